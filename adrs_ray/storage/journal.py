@@ -1,0 +1,132 @@
+"""The journal: an append-only list of events, the only truth of a run.
+
+Implementations: `memory.MemoryJournal`, `sqlite.SqliteJournal`, `cluster.journal.RayJournal`; one contract suite
+(`tests/storage/test_journal_contract.py`) runs against each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from adrs_ray.errors import RunError
+
+
+class EventKind(StrEnum):
+    """What an event says. SETTLED kinds end a candidate: ADMITTED and REJECTED share one event id per candidate."""
+
+    RUN_STARTED = "run_started"
+    """A writer took the journal over: body {epoch, host, pid, version, resumed}."""
+    PROPOSED = "proposed"
+    GENERATED = "generated"
+    """Body {operator, parents, source (text ref), fingerprint, model, draws}."""
+    MEASURED = "measured"
+    """Body {stage, split, repeat, verdict (adrs_ray.candidate.verdict_to_json)}."""
+    ADMITTED = "admitted"
+    """Body {score, metrics, fingerprint, descriptor, kept, operator, parents, source (text ref)}."""
+    REJECTED = "rejected"
+    """Body {failure, detail, case, fingerprint, operator, parents}."""
+    LOST = "lost"
+    MIGRATED = "migrated"
+    """Body {to (island), score, metrics, fingerprint, descriptor, source (text ref)}."""
+    COMMAND = "command"
+    GRANT = "grant"
+    RUN_ENDED = "run_ended"
+    """Body {reason, wall_s, candidates, champion}."""
+
+
+SETTLED = frozenset({EventKind.ADMITTED, EventKind.REJECTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One fact. `id` is unique in a run: appending an id again changes nothing and returns the recorded event.
+
+    Texts (programs, prompts, artifacts) are not in `body`: `text_ref(text)` is, and the text in `texts`.
+    """
+
+    id: str
+    kind: EventKind
+    candidate: str | None
+    island: int
+    body: Mapping[str, Any]
+    texts: tuple[str, ...] = ()
+    """Texts to be stored with the event, in the same transaction; empty on events that were read back."""
+    seq: int = 0
+    """Position in the journal, from 1; 0 before it is appended."""
+    epoch: int = 0
+    at: float = 0.0
+    """Seconds since 1970, set when appended."""
+
+
+class StaleEpochError(RunError):
+    """Another writer has taken the journal over; nothing of the batch was written."""
+
+
+class JournalRefusedError(RunError):
+    """The journal cannot take events (disk full, read-only, damaged); nothing of the batch was written."""
+
+
+def text_ref(text: str) -> str:
+    """The name of a text in the journal: its sha256 in hex."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def settled_id(candidate: str) -> str:
+    """The one id that both ADMITTED and REJECTED of a candidate have, so that only one of them can be recorded."""
+    return f"{candidate}:settled"
+
+
+def measured_id(candidate: str, stage: str, split: str, repeat: int) -> str:
+    """The id of one measurement."""
+    return f"{candidate}:measured:{stage}:{split}:{repeat}"
+
+
+def dump_body(body: Mapping[str, Any]) -> str:
+    """The stored form of a body: compact JSON, NaN refused (ValueError)."""
+    return json.dumps(body, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+class Journal(Protocol):
+    """Append-only, idempotent, fenced.
+
+    - `append` is atomic: all events of a batch become visible together or none does. When it returns they are durable
+      (fsynced, for SQLite). Events whose id is already recorded are left out, and the recorded event is returned in
+      their place: the loser adopts the winner's verdict.
+    - Every append carries the epoch its writer was given; a stale one raises StaleEpochError. JournalRefusedError when
+      the store cannot take it; a later append may succeed.
+    - Concurrency: any number of appends at once; batches are never interleaved; order of `seq` is the order in which
+      appends were acknowledged or earlier.
+    - Reads see every acknowledged append.
+    """
+
+    @property
+    def epoch(self) -> int:
+        """The epoch this handle writes under."""
+        ...
+
+    async def append(self, batch: Sequence[Event], epoch: int) -> list[Event]:
+        """Record a batch; returns the recorded events (with seq, epoch, at), in the order of the batch."""
+        ...
+
+    async def read(
+        self,
+        after_seq: int = 0,
+        kinds: Iterable[EventKind] | None = None,
+        island: int | None = None,
+        limit: int | None = None,
+    ) -> list[Event]:
+        """Events with seq > after_seq in order of seq, filtered by kind and island."""
+        ...
+
+    async def texts(self, refs: Sequence[str]) -> dict[str, str]:
+        """The texts behind `refs`. Raises KeyError naming a ref that is not stored."""
+        ...
+
+    async def close(self) -> None:
+        """Flush and release the writer's lock; safe to call twice."""
+        ...

@@ -1,0 +1,367 @@
+"""What a task is: a folder with `task.yaml`, `seed.py`, a trusted `judge.py` and an untrusted `adapter.py`.
+
+The trusted side (`judge.py`) makes cases, scores raw outputs and combines them; it runs in the evaluator's process
+and alone sees `Case.hidden`. The untrusted side (`adapter.py`, `shims/`) runs in the jail beside the candidate.
+This is the only module of ours that a task may import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import math
+import os
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Protocol, TypeAlias, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from adrs_ray.candidate import CaseResult
+from adrs_ray.errors import UsageError
+
+__all__ = [
+    "SPLITS",
+    "Case",
+    "CaseResult",
+    "Combined",
+    "DataFile",
+    "InvalidOutput",
+    "Judge",
+    "Limits",
+    "MalformedOutput",
+    "Metric",
+    "RewardHacking",
+    "Split",
+    "Task",
+    "TaskSpec",
+    "UsageError",
+    "builtin_tasks",
+    "data_file",
+    "load_task",
+]
+
+Split: TypeAlias = Literal["train", "validation", "test", "stress"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "stress")
+"""`train` is seen by the search, `validation` picks the champion, `test` is scored once, `stress` is odd and larger."""
+
+
+class InvalidOutput(Exception):
+    """Raised by a judge: the answer breaks a constraint of the task (failure kind `invalid`)."""
+
+
+class MalformedOutput(Exception):
+    """Raised by a judge: the answer has the wrong shape or is not finite (failure kind `output`)."""
+
+
+class RewardHacking(Exception):
+    """Raised by a judge: the answer cannot have been reached honestly (failure kind `reward_hacking`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One input: `public` goes to the candidate (JSON values and numpy arrays), `hidden` never leaves the judge."""
+
+    id: str
+    seed: int
+    """Seeds `random` and numpy's global generator in the candidate's process before it runs."""
+    public: Any
+    hidden: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """The result of a split: `score` is one finite float, higher is better."""
+
+    score: float
+    metrics: Mapping[str, float]
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Judge(Protocol):
+    """What `judge.py` defines at module level. `referee` only for interactive tasks."""
+
+    def cases(self, split: Split) -> Sequence[Case]:
+        """The cases of a split, always the same ones in the same order."""
+        ...
+
+    def score(self, case: Case, raw: Any) -> Mapping[str, float]:
+        """Metrics of one raw output, recomputed here from the case.
+
+        Raises InvalidOutput, MalformedOutput or RewardHacking.
+        """
+        ...
+
+    def combine(self, results: Sequence[CaseResult]) -> Combined:
+        """The score of a split from its cases, in the order of `cases`."""
+        ...
+
+
+Referee: TypeAlias = Generator[Any, Any, Any]
+"""Yields observations, receives the candidate's actions; its return value is the `raw` that `score` gets."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Metric(_Strict):
+    """A named figure with its unit and the direction in which it improves."""
+
+    unit: str
+    direction: Literal["min", "max"]
+    description: str = ""
+
+
+class Limits(_Strict):
+    """What one case may use, in the jail."""
+
+    case_timeout_s: float = Field(default=30.0, gt=0, le=86_400, description="wall time of one case, load included")
+    memory_mb: int = Field(default=1024, ge=16, description="address space beyond the fork server's own")
+    threads: int = Field(default=4, ge=1, le=1024, description="threads alive at once in a candidate's process")
+    processes: int = Field(default=0, ge=0, le=256, description="processes a candidate may start (0: none, no exec)")
+    scratch_mb: int = Field(default=16, ge=0, description="files in the scratch folder, together")
+    output_mb: int = Field(default=16, ge=1, description="one raw output, encoded")
+
+
+class DataFile(_Strict):
+    """A file of recorded data that a split needs, found under `ADRS_DATA_DIR` or fetched by `adrs data pull`."""
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    url: str
+    provides: str
+
+
+class TaskSpec(_Strict):
+    """`task.yaml`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    summary: str
+    statement: str = ""
+    entry: tuple[str, ...] = Field(default=(), description="functions or classes of which a program defines one")
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    limits: Limits = Limits()
+    preload: tuple[str, ...] = Field(default=(), description="modules the fork server imports before it forks")
+    share_process: str | None = Field(
+        default=None, description="why all cases of a candidate share one process (default: one each)"
+    )
+    cpus: float = Field(default=1.0, gt=0)
+    splits: tuple[Split, ...] = SPLITS
+    data: tuple[DataFile, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        return value
+
+
+@dataclass(frozen=True)
+class Task:
+    """A loaded task. Cheap to make: `judge` is imported when first used."""
+
+    spec: TaskSpec
+    folder: Path
+    kind: Literal["native", "openevolve"]
+    seed_source: str
+    adapter_path: Path
+    judge_factory: Callable[[], Judge] = field(repr=False)
+    foreign: Mapping[str, Any] = field(default_factory=dict)
+    """For an OpenEvolve-style folder: what its adapter must know (file names, stages, thresholds)."""
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def shims(self) -> Path | None:
+        """Stand-ins for public modules, importable only in the jail."""
+        folder = self.folder / "shims"
+        return folder if folder.is_dir() else None
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The trusted judge. Raises UsageError when judge.py does not import or lacks a function."""
+        return self.judge_factory()
+
+    @cached_property
+    def referee(self) -> Callable[[Case], Referee] | None:
+        """The referee of an interactive task, else None."""
+        return cast("Callable[[Case], Referee] | None", getattr(self.judge, "referee", None))
+
+    def split_note(self, split: Split) -> str | None:
+        """What a reader must know about a split, such as 'generated: the recorded workloads are not here'."""
+        note = getattr(self.judge, "split_note", None)
+        return None if note is None else note(split)
+
+    def baselines(self) -> dict[str, Path]:
+        """Baseline programs by name: `baselines/*.py`, sorted."""
+        return {p.stem: p for p in sorted((self.folder / "baselines").glob("*.py")) if p.stem != "__init__"}
+
+
+def repository_root() -> Path:
+    """The folder that holds `adrs_ray`, `cluster` and `tasks` side by side."""
+    return Path(__file__).resolve().parent.parent
+
+
+def builtin_tasks() -> dict[str, Path]:
+    """Built-in task folders by name."""
+    root = repository_root() / "tasks"
+    return {p.parent.name: p.parent for p in sorted(root.glob("*/task.yaml"))}
+
+
+def load_task(name_or_folder: str | os.PathLike[str]) -> Task:
+    """Load a built-in task by name, or a folder: native (`task.yaml`) or OpenEvolve-style (`evaluator.py`).
+
+    Raises UsageError with one line when nothing of that name exists or the folder cannot be used.
+    """
+    text = os.fspath(name_or_folder)
+    builtin = builtin_tasks()
+    if text in builtin:
+        return _load_native(builtin[text])
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"no task {text!r}: neither a folder nor a built-in task ({', '.join(builtin) or 'none'})")
+    folder = folder.resolve()
+    if (folder / "task.yaml").is_file():
+        return _load_native(folder)
+    from adrs_ray.openevolve import is_openevolve_folder, load_openevolve
+
+    if is_openevolve_folder(folder):
+        return load_openevolve(folder)
+    raise UsageError(
+        f"{folder} is no task folder: it needs task.yaml (see `adrs task new NAME`), "
+        "or evaluator.py with initial_program.py (OpenEvolve style)"
+    )
+
+
+def _load_native(folder: Path) -> Task:
+    spec = read_spec(folder / "task.yaml")
+    for needed in ("seed.py", "judge.py", "adapter.py"):
+        if not (folder / needed).is_file():
+            raise UsageError(f"{folder} lacks {needed}: run `adrs task check {folder}` for all that is missing")
+    seed = (folder / "seed.py").read_text(encoding="utf-8")
+    return Task(
+        spec=spec,
+        folder=folder,
+        kind="native",
+        seed_source=seed,
+        adapter_path=folder / "adapter.py",
+        judge_factory=lambda: _load_judge(folder),
+    )
+
+
+def read_spec(path: Path) -> TaskSpec:
+    """Read and check task.yaml. Raises UsageError naming the key, its value and what is accepted."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: expected a mapping with at least `name` and `summary`, got {type(data).__name__}")
+    try:
+        return TaskSpec.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {describe_validation_error(error)}") from None
+
+
+def describe_validation_error(error: ValidationError) -> str:
+    """The first problem of a pydantic error in one line: key, value and what is accepted."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _accepted_keys(error, first["loc"])
+        return f"unknown key {key!r}{known}{more}"
+    if first["type"] == "missing":
+        return f"key {key!r} is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], dict) else f" is {first['input']!r}"
+    return f"{key}{given}: {message}{more}"
+
+
+def _accepted_keys(error: ValidationError, loc: Sequence[int | str]) -> str:
+    model = _MODELS_BY_TITLE.get(error.title)
+    for part in loc[:-1]:
+        if model is None:
+            return ""
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    if model is None:
+        return ""
+    return f": accepted are {', '.join(sorted(model.model_fields))}"
+
+
+_MODELS_BY_TITLE: dict[str, type[BaseModel]] = {"TaskSpec": TaskSpec}
+
+
+def register_for_messages(model: type[BaseModel]) -> type[BaseModel]:
+    """Let `describe_validation_error` list the accepted keys of another top-level model."""
+    _MODELS_BY_TITLE[model.__name__] = model
+    return model
+
+
+def import_private(folder: Path, module: str) -> ModuleType:
+    """Import `<folder>/<module>.py` as part of a package with a private name, so that no user's folder shadows ours.
+
+    The package name is a function of the path: the same in every process, as numba's disk cache needs.
+    """
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:10]
+    package = f"_adrs_task_{folder.name}_{digest}"
+    if package not in sys.modules:
+        spec = importlib.util.spec_from_loader(package, loader=None, is_package=True)
+        assert spec is not None
+        root = importlib.util.module_from_spec(spec)
+        root.__path__ = [str(folder)]
+        sys.modules[package] = root
+    return importlib.import_module(f"{package}.{module}")
+
+
+def _load_judge(folder: Path) -> Judge:
+    try:
+        module = import_private(folder, "judge")
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{folder / 'judge.py'} does not import: {type(error).__name__}: {error}") from error
+    missing = [name for name in ("cases", "score", "combine") if not callable(getattr(module, name, None))]
+    if missing:
+        raise UsageError(f"{folder / 'judge.py'} must define {', '.join(missing)} (see `adrs task new`)")
+    return cast(Judge, module)
+
+
+def data_dirs() -> list[Path]:
+    """Where recorded data is looked for: `ADRS_DATA_DIR` if set, then the cache that `adrs data pull` fills."""
+    named = os.environ.get("ADRS_DATA_DIR")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adrs-ray" / "data"
+    return [Path(named).expanduser(), cache] if named else [cache]
+
+
+def data_file(file: DataFile) -> Path | None:
+    """The path of a recorded data file whose checksum is right, or None when it is nowhere.
+
+    Raises UsageError when a file of that name is there with another content.
+    """
+    for folder in data_dirs():
+        path = folder / file.file
+        if path.is_file():
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            if found != file.sha256:
+                raise UsageError(f"{path} is not the expected file: sha256 {found}, expected {file.sha256}")
+            return path
+    return None
+
+
+def finite(value: float, what: str) -> float:
+    """`value` if it is a finite number, else MalformedOutput."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise MalformedOutput(f"{what} is {value!r}, expected a finite number")
+    return float(value)
