@@ -77,6 +77,17 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model gave. `text` is the whole new program; None means nothing usable, and `detail` says why."""
+
+    text: str | None
+    model: str
+    operator: str
+    """What was really done, such as `mutate:literal` or `crossover:block`."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CaseResult:
     """What one case of a split gave; `metrics` in the units of task.yaml, `cpu_s` measured by the parent."""
 
@@ -127,6 +138,17 @@ class Failure:
 
 
 Verdict: TypeAlias = Evaluation | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One verdict and what it was about: a stage of the cascade, a split, and the repeat on that split."""
+
+    candidate: str
+    stage: str
+    split: str
+    repeat: int
+    verdict: Verdict
 
 
 def verdict_to_json(verdict: Verdict) -> dict[str, Any]:

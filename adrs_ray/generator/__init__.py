@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from adrs_ray.candidate import Completion
+
+__all__ = ["Completion", "GenerationRequest", "Model"]
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
@@ -22,17 +26,6 @@ class GenerationRequest:
     parents: tuple[str, ...]
     """Full program texts, never empty."""
     rng_key: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What a model gave. `text` is the whole new program; None means nothing usable, and `detail` says why."""
-
-    text: str | None
-    model: str
-    operator: str
-    """What was really done, such as `mutate:literal` or `crossover:block`."""
-    detail: str = ""
 
 
 class Model(Protocol):
