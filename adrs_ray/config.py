@@ -26,13 +26,9 @@ class BudgetConfig(_Section):
     max_candidates: int = Field(
         default=200, ge=1, description="candidates in a terminal state, seeds and duplicates included"
     )
-    max_wall_s: float | None = Field(
-        default=None, gt=0, description="wall time of this start of the run, in seconds"
-    )
+    max_wall_s: float | None = Field(default=None, gt=0, description="wall time of this start of the run, in seconds")
     target_score: float | None = Field(default=None, description="stop when a train score reaches this")
-    patience: int | None = Field(
-        default=None, ge=1, description="stop after so many candidates without a new best"
-    )
+    patience: int | None = Field(default=None, ge=1, description="stop after so many candidates without a new best")
 
 
 class IslandsConfig(_Section):
@@ -41,25 +37,19 @@ class IslandsConfig(_Section):
     count: int = Field(default=2, ge=1, le=1024, description="number of islands")
     in_flight: int = Field(default=2, ge=1, le=256, description="candidates one island has under way at once")
     migration: Literal["ring", "none"] = Field(default="ring", description="who receives an island's elites")
-    migration_interval: int = Field(
-        default=25, ge=1, description="decisions of an island between two migrations"
-    )
+    migration_interval: int = Field(default=25, ge=1, description="decisions of an island between two migrations")
     migration_count: int = Field(default=2, ge=1, le=64, description="elites sent at each migration")
 
 
 class SelectorConfig(_Section):
     """Archive and parent choice of an island."""
 
-    archive: Literal["grid"] = Field(
-        default="grid", description="MAP-Elites grid: code size x token distance to seed"
-    )
+    archive: Literal["grid"] = Field(default="grid", description="MAP-Elites grid: code size x token distance to seed")
     bins: int = Field(default=8, ge=2, le=64, description="cells along each axis")
     learn_bounds_from: int = Field(
         default=24, ge=2, description="valid candidates after which the grid's bounds are fixed for good"
     )
-    exploration: float = Field(
-        default=0.2, ge=0, le=1, description="share of parents drawn uniformly over cells"
-    )
+    exploration: float = Field(default=0.2, ge=0, le=1, description="share of parents drawn uniformly over cells")
     exploitation: float = Field(default=0.6, ge=0, le=1, description="share drawn by rank of score")
     crossover: float = Field(default=0.15, ge=0, le=1, description="share of proposals with two parents")
 
@@ -67,7 +57,8 @@ class SelectorConfig(_Section):
     def _shares(self) -> SelectorConfig:
         if self.exploration + self.exploitation > 1 + 1e-12:
             raise ValueError(
-                f"exploration {self.exploration} + exploitation {self.exploitation} exceed 1 (the rest goes to the elite)"
+                f"exploration {self.exploration} + exploitation {self.exploitation} exceed 1 "
+                "(the rest goes to the elite)"
             )
         return self
 
@@ -75,21 +66,15 @@ class SelectorConfig(_Section):
 class GeneratorConfig(_Section):
     """Where new programs come from."""
 
-    kind: Literal["mutate"] = Field(
-        default="mutate", description="mutate: typed syntax-tree mutation, no model needed"
-    )
+    kind: Literal["mutate"] = Field(default="mutate", description="mutate: typed syntax-tree mutation, no model needed")
     redraws: int = Field(default=20, ge=0, le=1000, description="further draws before a duplicate counts")
-    max_mutations: int = Field(
-        default=3, ge=1, le=32, description="mutations in one step, drawn from 1 to this"
-    )
+    max_mutations: int = Field(default=3, ge=1, le=32, description="mutations in one step, drawn from 1 to this")
 
 
 class EvaluatorConfig(_Section):
     """How candidates are run."""
 
-    slots: int | None = Field(
-        default=None, ge=1, le=4096, description="evaluations at once (default: one per CPU)"
-    )
+    slots: int | None = Field(default=None, ge=1, le=4096, description="evaluations at once (default: one per CPU)")
     sandbox: Literal["strict", "unsafe"] = Field(
         default="strict",
         description="strict refuses without a jail; unsafe runs without one and marks every verdict",
@@ -101,17 +86,13 @@ class EvaluatorConfig(_Section):
 class ClusterConfig(_Section):
     """Ray."""
 
-    address: str | None = Field(
-        default=None, description="Ray address to join (default: start an embedded Ray)"
-    )
+    address: str | None = Field(default=None, description="Ray address to join (default: start an embedded Ray)")
 
 
 class FinishConfig(_Section):
     """What happens when the budget is spent."""
 
-    top_k: int = Field(
-        default=5, ge=1, le=100, description="best train candidates judged on validation at the end"
-    )
+    top_k: int = Field(default=5, ge=1, le=100, description="best train candidates judged on validation at the end")
     test: bool = Field(default=True, description="judge the champion once on the test split")
 
 
@@ -119,9 +100,7 @@ class FinishConfig(_Section):
 class RunConfig(_Section):
     """Everything that decides a run. `adrs config show` prints it with defaults and explanations."""
 
-    seed: int = Field(
-        default=0, ge=0, le=2**63 - 1, description="all randomness of the search derives from it"
-    )
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="all randomness of the search derives from it")
     budget: BudgetConfig = BudgetConfig()
     islands: IslandsConfig = IslandsConfig()
     selector: SelectorConfig = SelectorConfig()

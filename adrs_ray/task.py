@@ -122,16 +122,10 @@ class Metric(_Strict):
 class Limits(_Strict):
     """What one case may use, in the jail."""
 
-    case_timeout_s: float = Field(
-        default=30.0, gt=0, le=86_400, description="wall time of one case, load included"
-    )
+    case_timeout_s: float = Field(default=30.0, gt=0, le=86_400, description="wall time of one case, load included")
     memory_mb: int = Field(default=1024, ge=16, description="address space beyond the fork server's own")
-    threads: int = Field(
-        default=4, ge=1, le=1024, description="threads alive at once in a candidate's process"
-    )
-    processes: int = Field(
-        default=0, ge=0, le=256, description="processes a candidate may start (0: none, no exec)"
-    )
+    threads: int = Field(default=4, ge=1, le=1024, description="threads alive at once in a candidate's process")
+    processes: int = Field(default=0, ge=0, le=256, description="processes a candidate may start (0: none, no exec)")
     scratch_mb: int = Field(default=16, ge=0, description="files in the scratch folder, together")
     output_mb: int = Field(default=16, ge=1, description="one raw output, encoded")
 
@@ -151,14 +145,10 @@ class TaskSpec(_Strict):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     summary: str
     statement: str = ""
-    entry: tuple[str, ...] = Field(
-        default=(), description="functions or classes of which a program defines one"
-    )
+    entry: tuple[str, ...] = Field(default=(), description="functions or classes of which a program defines one")
     metrics: dict[str, Metric] = Field(default_factory=dict)
     limits: Limits = Limits()
-    preload: tuple[str, ...] = Field(
-        default=(), description="modules the fork server imports before it forks"
-    )
+    preload: tuple[str, ...] = Field(default=(), description="modules the fork server imports before it forks")
     share_process: str | None = Field(
         default=None, description="why all cases of a candidate share one process (default: one each)"
     )
@@ -239,9 +229,7 @@ def load_task(name_or_folder: str | os.PathLike[str]) -> Task:
         return _load_native(builtin[text])
     folder = Path(text).expanduser()
     if not folder.is_dir():
-        raise UsageError(
-            f"no task {text!r}: neither a folder nor a built-in task ({', '.join(builtin) or 'none'})"
-        )
+        raise UsageError(f"no task {text!r}: neither a folder nor a built-in task ({', '.join(builtin) or 'none'})")
     folder = folder.resolve()
     if (folder / "task.yaml").is_file():
         return _load_native(folder)
@@ -259,9 +247,7 @@ def _load_native(folder: Path) -> Task:
     spec = read_spec(folder / "task.yaml")
     for needed in ("seed.py", "judge.py", "adapter.py"):
         if not (folder / needed).is_file():
-            raise UsageError(
-                f"{folder} lacks {needed}: run `adrs task check {folder}` for all that is missing"
-            )
+            raise UsageError(f"{folder} lacks {needed}: run `adrs task check {folder}` for all that is missing")
     seed = (folder / "seed.py").read_text(encoding="utf-8")
     return Task(
         spec=spec,
@@ -280,9 +266,7 @@ def read_spec(path: Path) -> TaskSpec:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        raise UsageError(
-            f"{path}: expected a mapping with at least `name` and `summary`, got {type(data).__name__}"
-        )
+        raise UsageError(f"{path}: expected a mapping with at least `name` and `summary`, got {type(data).__name__}")
     try:
         return TaskSpec.model_validate(data)
     except ValidationError as error:
