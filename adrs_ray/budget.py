@@ -1,0 +1,86 @@
+"""When to stop: the purse that grants candidates, and the rules that end a run early. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from adrs_ray.config import BudgetConfig
+
+
+class Purse:
+    """Grants candidates to islands in blocks, never more than the limit.
+
+    Every granted candidate ends in exactly one terminal state, so `settled + outstanding <= limit` at all times and a
+    run that drains ends with exactly `limit` terminal candidates unless it is stopped before.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._settled = 0
+        self._outstanding: Counter[int] = Counter()
+        self._closed = False
+
+    @property
+    def remaining(self) -> int:
+        """Candidates that can still be granted; 0 once closed."""
+        return 0 if self._closed else self._limit - self._settled - self._outstanding.total()
+
+    @property
+    def outstanding(self) -> int:
+        """Granted, not yet terminal."""
+        return self._outstanding.total()
+
+    def grant(self, island: int, want: int) -> int:
+        """Up to `want` candidates for an island; 0 means there will be no more unless others give some back."""
+        given = max(0, min(want, self.remaining))
+        self._outstanding[island] += given
+        return given
+
+    def give_back(self, island: int, count: int) -> None:
+        """Unused grants of an island return."""
+        if not 0 <= count <= self._outstanding[island]:
+            raise ValueError(f"island {island} gives back {count} grants but holds {self._outstanding[island]}")
+        self._outstanding[island] -= count
+
+    def reopen(self, island: int, pending: int) -> None:
+        """An island starts (again): what it was granted before lapses, `pending` candidates are under way."""
+        self._outstanding[island] = pending
+
+    def settle(self, island: int) -> None:
+        """A candidate of an island reached a terminal state."""
+        self._settled += 1
+        if self._outstanding[island] > 0:
+            self._outstanding[island] -= 1
+
+    def close(self) -> None:
+        """No further grants: the run drains."""
+        self._closed = True
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the stop rules look at."""
+
+    candidates: int
+    wall_s: float
+    best_score: float | None
+    since_best: int
+    """Terminal candidates since the best train score last rose."""
+
+
+def stop_reason(progress: Progress, budget: BudgetConfig) -> str | None:
+    """Why the run should stop now, in words, or None. The candidate limit itself is the purse's."""
+    if progress.candidates >= budget.max_candidates:
+        return f"all {budget.max_candidates} candidates are done"
+    if budget.max_wall_s is not None and progress.wall_s >= budget.max_wall_s:
+        return f"the wall time of {budget.max_wall_s:g} s is used up"
+    if (
+        budget.target_score is not None
+        and progress.best_score is not None
+        and progress.best_score >= budget.target_score
+    ):
+        return f"the target score {budget.target_score:g} is reached"
+    if budget.patience is not None and progress.since_best >= budget.patience:
+        return f"no better candidate among the last {progress.since_best}"
+    return None
