@@ -1,0 +1,75 @@
+"""Which file system a folder lies on: SQLite's WAL needs a local one.
+
+WAL keeps its index in memory shared between processes and relies on byte-range locks and on fsync; network file
+systems give neither dependably (sqlite.org/wal.html, "All processes using a database must be on the same host").
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from adrs_ray.errors import UsageError
+
+NETWORK_TYPES = frozenset(
+    # fmt: off
+    (
+        "9p",
+        "acfs",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "coda",
+        "gfs",
+        "gfs2",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "orangefs",
+        "panfs",
+        "pvfs2",
+        "smb2",
+        "smb3",
+        "smbfs",
+        "vboxsf",
+        "wekafs",
+    )
+    # fmt: on
+)
+"""Types in /proc/mounts on which no journal is opened; so is every `fuse.*`, whose locks and fsync are unknown."""
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+def filesystem_type(folder: Path, mounts: str) -> str | None:
+    """The type of the file system that `folder` (absolute, resolved) lies on, from the text of /proc/mounts."""
+    best: tuple[int, str] | None = None
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point = Path(_OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[1]))
+        # Of equal mount points the later line covers the earlier one.
+        if folder.is_relative_to(point) and (best is None or len(point.parts) >= best[0]):
+            best = (len(point.parts), fields[2])
+    return None if best is None else best[1]
+
+
+def require_local(folder: Path, mounts_file: Path = Path("/proc/mounts")) -> None:
+    """Raise UsageError, one line, when `folder` lies on a network file system. Without /proc/mounts nothing is known
+    and nothing is refused."""
+    try:
+        mounts = mounts_file.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return
+    kind = filesystem_type(folder.resolve(), mounts)
+    if kind is not None and (kind in NETWORK_TYPES or kind.startswith("fuse.")):
+        raise UsageError(
+            f"{folder} is on a network file system ({kind}), where a journal can be damaged: "
+            "put the run folder on a local disk"
+        )
