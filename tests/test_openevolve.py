@@ -1,0 +1,386 @@
+"""OpenEvolve-style folders: how they are read, run and judged; through the jail at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adrs_ray.candidate import CaseResult
+from adrs_ray.errors import UsageError
+from adrs_ray.evaluator import openevolve_adapter
+from adrs_ray.openevolve import MAX_ARTIFACT_CHARS, is_openevolve_folder
+from adrs_ray.task import Combined, Judge, MalformedOutput, Task, load_task
+
+PROGRAM = """
+# EVOLVE-BLOCK-START
+def answer():
+    return 42
+# EVOLVE-BLOCK-END
+"""
+
+EVALUATE = """
+import importlib.util
+
+def answer_of(path):
+    spec = importlib.util.spec_from_file_location("program", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.answer()
+
+def evaluate(path):
+    return {"near": 1.0 / (1 + abs(answer_of(path) - 40)), "right": answer_of(path) == 42}
+"""
+
+CASCADE = (
+    EVALUATE
+    + """
+from openevolve.evaluation_result import EvaluationResult
+
+def evaluate_stage1(path):
+    return {"combined_score": answer_of(path) / 84, "one": 1}
+
+def evaluate_stage2(path):
+    value = answer_of(path)
+    if value == 13:
+        raise RuntimeError("thirteen")
+    return EvaluationResult(metrics={"combined_score": value / 50, "two": 2.0}, artifacts={"said": f"it is {value}"})
+
+def evaluate_stage3(path):
+    return {"combined_score": 0.95, "three": True}
+"""
+)
+
+
+@pytest.fixture(autouse=True)
+def _adapter_leaves_no_trace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """The adapter is written for a process of its own."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.chdir(scratch)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in {"openevolve", "evaluation_module", "program", "sibling"}:
+            del sys.modules[name]
+
+
+def write_folder(
+    parent: Path, evaluator: str, *, config: str | None = None, name: str = "Forty-Two", **files: str
+) -> Path:
+    folder = parent / name
+    folder.mkdir()
+    (folder / "initial_program.py").write_text(PROGRAM)
+    (folder / "evaluator.py").write_text(textwrap.dedent(evaluator))
+    if config is not None:
+        (folder / "config.yaml").write_text(textwrap.dedent(config))
+    for stem, text in files.items():
+        (folder / f"{stem}.py").write_text(textwrap.dedent(text))
+    return folder
+
+
+def raw_output(task: Task, source: str) -> Any:
+    """What the jailed child would send: the adapter's answer after a trip through JSON."""
+    openevolve_adapter.configure(dict(task.foreign), str(task.folder))
+    program = openevolve_adapter.load(source)
+    return json.loads(json.dumps(openevolve_adapter.run(program, None)))
+
+
+def judged(task: Task, raw: Any) -> Combined:
+    judge: Judge = task.judge
+    (case,) = judge.cases("train")
+    return judge.combine([CaseResult(case.id, judge.score(case, raw), 0.0, 0.0)])
+
+
+def with_answer(value: int) -> str:
+    return PROGRAM.replace("42", str(value))
+
+
+def test_plain_evaluator(tmp_path: Path) -> None:
+    task = load_task(write_folder(tmp_path, EVALUATE))
+    assert (task.kind, task.name, task.seed_source) == ("openevolve", "forty_two", PROGRAM)
+    assert task.spec.splits == ("train",)
+    assert task.spec.limits.case_timeout_s == 300
+    result = judged(task, raw_output(task, PROGRAM))
+    assert result.metrics == {"near": pytest.approx(1 / 3), "right": 1.0}
+    assert result.score == pytest.approx((1 / 3 + 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "passed", "score", "keys"),
+    [
+        (21, 0, 21 / 84, {"one"}),
+        (42, 2, 42 / 50, {"one", "two", "three"}),
+    ],
+)
+def test_cascade_thresholds(tmp_path: Path, value: int, passed: int, score: float, keys: set[str]) -> None:
+    task = load_task(write_folder(tmp_path, CASCADE, config="evaluator: {cascade_thresholds: [0.5, 0.75, 0.99]}"))
+    result = judged(task, raw_output(task, with_answer(value)))
+    assert result.metrics["stages_passed"] == passed
+    assert result.metrics.keys() - {"combined_score", "stages_passed"} == keys
+    assert result.score == pytest.approx(0.95 if passed == 2 else score)
+
+
+def test_cascade_to_the_end_merges_metrics_and_artifacts(tmp_path: Path) -> None:
+    task = load_task(write_folder(tmp_path, CASCADE))
+    result = judged(task, raw_output(task, PROGRAM))
+    assert result.metrics == {"combined_score": 0.95, "one": 1.0, "two": 2.0, "three": 1.0, "stages_passed": 3.0}
+    assert result.artifacts == {"said": "it is 42"}
+
+
+def test_cascade_second_gate(tmp_path: Path) -> None:
+    task = load_task(write_folder(tmp_path, CASCADE, config="evaluator: {cascade_thresholds: [0.1, 0.75, 0.9]}"))
+    result = judged(task, raw_output(task, with_answer(20)))
+    assert result.score == pytest.approx(0.4)
+    assert result.metrics["stages_passed"] == 1
+    assert "three" not in result.metrics
+
+
+def test_a_later_stage_that_raises_leaves_the_earlier_result(tmp_path: Path) -> None:
+    task = load_task(write_folder(tmp_path, CASCADE, config="evaluator: {cascade_thresholds: [0.1, 0.75, 0.9]}"))
+    result = judged(task, raw_output(task, with_answer(13)))
+    assert result.score == pytest.approx(13 / 84)
+    assert result.metrics["stages_passed"] == 1
+    assert "RuntimeError: thirteen" in result.artifacts["stage2_traceback"]
+
+
+def test_a_program_that_raises_is_no_result(tmp_path: Path) -> None:
+    task = load_task(write_folder(tmp_path, CASCADE))
+    with pytest.raises(ZeroDivisionError):
+        raw_output(task, "def answer():\n    return 1 / 0\n")
+    with pytest.raises(SyntaxError):
+        raw_output(task, "def answer(:\n")
+
+
+def test_cascade_switched_off(tmp_path: Path) -> None:
+    task = load_task(write_folder(tmp_path, CASCADE, config="evaluator: {cascade_evaluation: false}"))
+    result = judged(task, raw_output(task, PROGRAM))
+    assert result.metrics.keys() == {"near", "right"}
+    assert task.spec.metrics == {}
+
+
+def test_sibling_modules_and_a_decorated_dataclass(tmp_path: Path) -> None:
+    evaluator = """
+        from __future__ import annotations
+        import dataclasses, os, tempfile
+        from sibling import WEIGHT
+
+        @dataclasses.dataclass
+        class Outcome:
+            value: float
+
+        def evaluate(path):
+            assert os.path.basename(path) == "program.py"
+            assert open(os.path.join(os.path.dirname(__file__), "sibling.py")).read()
+            return {"combined_score": Outcome(2.0).value * WEIGHT}
+    """
+    task = load_task(write_folder(tmp_path, evaluator, sibling="WEIGHT = 3\n"))
+    assert judged(task, raw_output(task, PROGRAM)).score == 6.0
+
+
+def test_metrics_of_other_number_types_and_texts(tmp_path: Path) -> None:
+    evaluator = """
+        import decimal, fractions
+        import numpy as np
+
+        def evaluate(path):
+            return {
+                "a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": fractions.Fraction(1, 4),
+                "e": decimal.Decimal("0.25"), "f": np.array(2.0), 7: 1.0,
+                "note": "slow", "vector": np.arange(3), "pairs": [(1, 2)], "error": "none to speak of",
+            }
+    """
+    task = load_task(write_folder(tmp_path, evaluator))
+    assert task.foreign["preload"] == ["numpy"]
+    result = judged(task, raw_output(task, PROGRAM))
+    assert result.metrics == {"a": 0.5, "b": 3.0, "c": 1.0, "d": 0.25, "e": 0.25, "f": 2.0, "7": 1.0}
+    assert result.score == pytest.approx(8 / 7)
+    assert result.artifacts == {
+        "note": "slow",
+        "vector": "[0 1 2]",
+        "pairs": "[[1, 2]]",
+        "error": "none to speak of",
+    }
+
+
+def test_artifacts_are_texts_of_bounded_length(tmp_path: Path) -> None:
+    evaluator = """
+        from openevolve.evaluation_result import EvaluationResult
+
+        def evaluate(path):
+            result = EvaluationResult.from_dict({"combined_score": 1})
+            result.artifacts.update({"bytes": b"\\xffok", "long": "a" * 10**6 + "end"})
+            assert result.has_artifacts() and result.get_artifact_size("bytes") == 3
+            return result
+    """
+    task = load_task(write_folder(tmp_path, evaluator))
+    artifacts = judged(task, raw_output(task, PROGRAM)).artifacts
+    assert artifacts["bytes"] == "�ok"
+    assert len(artifacts["long"]) <= MAX_ARTIFACT_CHARS
+    assert artifacts["long"].endswith("aend")
+
+
+def test_an_error_in_the_metrics_shows_in_the_artifacts(tmp_path: Path) -> None:
+    task = load_task(write_folder(tmp_path, "def evaluate(path):\n    return {'combined_score': 0.0, 'error': 0.0}"))
+    result = judged(task, raw_output(task, PROGRAM))
+    assert (result.score, result.artifacts) == (0.0, {"error": "0.0"})
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ("None", "evaluate returned NoneType, expected a dict of metrics or an EvaluationResult"),
+        ("{}", "the evaluator returned no numeric metric"),
+        ("{'error': 'no such file'}", "no numeric metric: no such file"),
+        ("{'good': 1.0, 'bad': float('nan')}", "metric 'bad' is nan"),
+        ("{'bad': 10**400}", "metric 'bad' is inf"),
+        ("{'bad': float('-inf')}", "metric 'bad' is -inf"),
+    ],
+)
+def test_results_that_are_no_score(tmp_path: Path, returned: str, said: str) -> None:
+    task = load_task(write_folder(tmp_path, f"def evaluate(path):\n    return {returned}\n"))
+    with pytest.raises(MalformedOutput, match=said.replace("(", r"\(")):
+        judged(task, raw_output(task, PROGRAM))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        None,
+        [1.0],
+        {},
+        {"metrics": [1.0]},
+        {"metrics": {"a": "1.0"}},
+        {"metrics": {"a": 10**400}},
+        {"metrics": {"a" * 201: 1.0}},
+        {"metrics": {str(n): 1.0 for n in range(1000)}},
+        {"metrics": {"a": 1.0}, "stage": 4},
+        {"metrics": {"a": 1.0}, "stage": True},
+        {"malformed": ["deep"]},
+    ],
+)
+def test_forged_raw_outputs(tmp_path: Path, raw: Any) -> None:
+    """The child need not run our adapter at all: whatever it sends, the judge answers with one exception type."""
+    task = load_task(write_folder(tmp_path, EVALUATE))
+    with pytest.raises(MalformedOutput):
+        judged(task, raw)
+
+
+def test_forged_artifacts_are_capped_or_dropped(tmp_path: Path) -> None:
+    task = load_task(write_folder(tmp_path, EVALUATE))
+    raw = {"metrics": {"a": 1.0}, "artifacts": {"x": "y" * 10**6, "z": 3, **{f"k{n}": "" for n in range(500)}}}
+    artifacts = judged(task, raw).artifacts
+    assert len(artifacts["x"]) == MAX_ARTIFACT_CHARS
+    assert "z" not in artifacts
+    assert len(artifacts) == 64
+    assert judged(task, {"metrics": {"a": 1.0}, "artifacts": 5}).artifacts == {}
+
+
+def test_config_that_matters_and_config_that_does_not(tmp_path: Path) -> None:
+    config = """
+        max_iterations: 100
+        llm: {models: [{name: some-model, weight: 1.0}], api_base: "${NOT_SET}"}
+        prompt: {system_message: "Find the answer.", num_top_programs: 3}
+        evaluator: {timeout: 7, parallel_evaluations: 4, use_llm_feedback: false}
+        database:
+    """
+    task = load_task(write_folder(tmp_path, EVALUATE, config=config))
+    assert task.spec.limits.case_timeout_s == 7
+    assert task.spec.statement == "Find the answer."
+    assert load_task(write_folder(tmp_path, EVALUATE, config="evaluator:\n", name="b")).spec.limits.processes == 16
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("evaluator: {timeout: soon}", "evaluator.timeout is 'soon': "),
+        ("evaluator: {timeout: -1}", "evaluator.timeout is -1: "),
+        ("evaluator: {cascade_evaluation: 3}", "evaluator.cascade_evaluation is 3: "),
+        ("evaluator: {cascade_thresholds: 0.5}", "evaluator.cascade_thresholds is 0.5: "),
+        ("evaluator: {cascade_thresholds: [0.5, high]}", "evaluator.cascade_thresholds.1 is 'high': "),
+        ("evaluator: {cascade_thresholds: [.nan]}", "evaluator.cascade_thresholds is [nan]: expected finite"),
+        ("evaluator: [1]", "evaluator is [1]: "),
+        ("prompt: {system_message: [x]}", "prompt.system_message is ['x']: "),
+        ("- a", "expected a mapping of sections, got list"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_wrong_config_is_one_line(tmp_path: Path, config: str, said: str) -> None:
+    folder = write_folder(tmp_path, EVALUATE, config=config)
+    with pytest.raises(UsageError) as caught:
+        load_task(folder)
+    assert said in str(caught.value)
+    assert "config.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_folders_are_one_line(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, "def evaluate_stage1(path):\n    return {}\n")
+    with pytest.raises(UsageError, match=r"evaluator\.py must define evaluate\(program_path\)"):
+        load_task(folder)
+    (folder / "evaluator.py").write_text("def evaluate(\n")
+    with pytest.raises(UsageError, match=r"evaluator\.py is no Python: "):
+        load_task(folder)
+    (folder / "evaluator.py").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match=r"cannot read .*evaluator\.py"):
+        load_task(folder)
+    (folder / "evaluator.py").unlink()
+    assert not is_openevolve_folder(folder)
+    with pytest.raises(UsageError, match="is no task folder"):
+        load_task(folder)
+
+
+def test_which_folders_count_and_how_they_are_named(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, "from sibling import *\n", name="2 Circles!", sibling=EVALUATE)
+    (folder / "initial_program.py").rename(folder / "initial.py")
+    assert is_openevolve_folder(folder)
+    task = load_task(folder)
+    assert task.name == "task_2_circles"
+    assert judged(task, raw_output(task, PROGRAM)).metrics["right"] == 1.0
+    (folder / "task.yaml").write_text("name: native\n")
+    assert not is_openevolve_folder(folder)
+
+
+def test_only_train(tmp_path: Path) -> None:
+    task = load_task(write_folder(tmp_path, EVALUATE))
+    with pytest.raises(UsageError, match="only the split train, not test"):
+        task.judge.cases("test")
+    assert "own evaluator" in (task.split_note("train") or "")
+
+
+def test_loading_does_not_run_the_folder(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, f"open({str(tmp_path / 'ran')!r}, 'w')\n" + EVALUATE)
+    task = load_task(folder)
+    openevolve_adapter.configure(dict(task.foreign), str(task.folder))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_installed_openevolve_takes_precedence_over_the_stand_in(tmp_path: Path) -> None:
+    task = load_task(write_folder(tmp_path, EVALUATE))
+    installed = tmp_path / "site" / "openevolve"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").write_text("")
+    (installed / "evaluation_result.py").write_text("ORIGIN = 'installed'\n")
+    script = (
+        "import json, sys\n"
+        "sys.path.insert(0, sys.argv[2])\n"
+        "import openevolve_adapter\n"
+        "openevolve_adapter.configure(json.loads(sys.argv[1]), '')\n"
+        "preloaded = 'openevolve' in sys.modules\n"
+        "from openevolve import evaluation_result\n"
+        "print(preloaded, getattr(evaluation_result, 'ORIGIN', 'stand-in'))\n"
+    )
+    command = [sys.executable, "-I", "-c", script, json.dumps(dict(task.foreign)), str(task.adapter_path.parent)]
+    alone = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert alone.stdout.split() == ["True", "stand-in"]
+    command[3] = script.replace("sys.path.insert", f"sys.path.append({str(installed.parent)!r})\nsys.path.insert", 1)
+    beside = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=dict(os.environ))
+    assert beside.stdout.split() == ["False", "installed"]
