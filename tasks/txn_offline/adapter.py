@@ -1,0 +1,113 @@
+"""The untrusted side: runs a candidate on a triple of workloads and hands its schedules out.
+
+Programs of two styles run: `get_best_schedule(workload, num_seqs) -> (makespan, schedule)`, called once per workload,
+and the public one, `get_random_costs() -> (total makespan, three schedules, ...)`, which builds its workloads from
+`txn_simulator.Workload` and `workloads.WORKLOAD_1` to `_3`. A program with both is run through `get_random_costs`,
+as the public evaluator does. Reported makespans are dropped here; the judge recomputes them.
+"""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import CodeType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from .shims import txn_simulator, workloads
+from .workload import Workload
+
+NUM_SEQS = 10
+"""What candidates are given as `num_seqs`, as in the public evaluator."""
+
+_MODULE = "candidate"
+_FILE = "<candidate>"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A compiled candidate. It is executed per case, because its top level may import that case's workloads."""
+
+    code: CodeType
+
+
+def load(source: str) -> Program:
+    """Compile a candidate. Raises SyntaxError."""
+    linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
+    return Program(compile(source, _FILE, "exec", dont_inherit=True))
+
+
+def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:
+    """The candidate's schedules on the workload texts `public["workloads"]`.
+
+    Gives {"schedules": [...]}, a list of ids each; whatever is no schedule comes back as a text that says what it is,
+    for the judge to refuse. Raises what the candidate raises, and AttributeError when it has neither entry function.
+    """
+    texts: Sequence[Mapping[str, str]] = public["workloads"]
+    with _public_modules(texts):
+        module = ModuleType(_MODULE)
+        sys.modules[_MODULE] = module
+        try:
+            exec(program.code, module.__dict__)
+            return {"schedules": _schedules(module, texts)}
+        finally:
+            del sys.modules[_MODULE]
+
+
+def _schedules(module: ModuleType, texts: Sequence[Mapping[str, str]]) -> list[Any]:
+    if callable(getattr(module, "get_random_costs", None)):
+        answer = module.get_random_costs()
+        if not isinstance(answer, tuple | list) or len(answer) < 2 or not isinstance(answer[1], tuple | list):
+            return [f"get_random_costs returned {_describe(answer)}, expected (makespan, schedules, ...)"]
+        return [_plain(schedule) for schedule in answer[1]]
+    if not callable(getattr(module, "get_best_schedule", None)):
+        raise AttributeError("the program defines neither get_best_schedule(workload, num_seqs) nor get_random_costs()")
+    schedules: list[Any] = []
+    for text in texts:
+        answer = module.get_best_schedule(Workload(text), NUM_SEQS)
+        if isinstance(answer, tuple | list) and len(answer) == 2:
+            schedules.append(_plain(answer[1]))
+        else:
+            schedules.append(f"get_best_schedule returned {_describe(answer)}, expected (makespan, schedule)")
+    return schedules
+
+
+def _plain(schedule: Any) -> list[Any] | str:
+    if isinstance(schedule, np.ndarray) and schedule.ndim == 1:
+        return list(schedule.tolist())
+    if isinstance(schedule, list | tuple | range):
+        return [_entry(value) for value in schedule]
+    return f"the schedule is {_describe(schedule)}, expected a list of transaction ids"
+
+
+def _entry(value: Any) -> int | float | bool | str:
+    plain = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plain, bool | int) or (isinstance(plain, float) and np.isfinite(plain)):
+        return plain
+    return _describe(value)
+
+
+def _describe(value: Any) -> str:
+    return f"{type(value).__name__} {repr(value)[:80]}"
+
+
+@contextmanager
+def _public_modules(texts: Sequence[Mapping[str, str]]) -> Iterator[None]:
+    names = ("WORKLOAD_1", "WORKLOAD_2", "WORKLOAD_3")
+    for name, text in zip(names, texts, strict=True):
+        setattr(workloads, name, dict(text))
+    stand_ins = {"txn_simulator": txn_simulator, "workloads": workloads}
+    before = {name: sys.modules.get(name) for name in stand_ins}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
