@@ -1,8 +1,9 @@
 """The trusted side: cases, recomputed makespans and the score of a split.
 
-A case is a triple of workloads. Let B be the sum of their makespans in arrival order, M that of the candidate's schedules
-and L that of proven lower bounds (`Workload.lower_bound`). Its improvement is (B - M) / (B - L): 0 is arrival order, 1
-cannot be beaten, below 0 is worse than doing nothing. The score of a split is the mean improvement of its cases.
+A case is a triple of workloads. Let B be the sum of their makespans in arrival order, M that of the candidate's
+schedules and L that of proven lower bounds (`Workload.lower_bound`). Its improvement is (B - M) / (B - L): 0 is arrival
+order, 1 cannot be beaten, below 0 is worse than doing nothing. The score of a split is the mean improvement of its
+cases.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _RECORDED = ("WORKLOAD_1", "WORKLOAD_2", "WORKLOAD_3")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the judge keeps of a triple: its parsed workloads and, summed over them in ticks, what they are held against."""
+    """What the judge keeps of a triple: the parsed workloads and what they are held against, summed, in ticks."""
 
     workloads: tuple[Workload, ...]
     arrival: int

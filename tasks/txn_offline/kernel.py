@@ -21,7 +21,7 @@ from numba import njit
 READ, WRITE = 0, 1
 
 
-@njit("int64(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64)", cache=True)  # type: ignore[untyped-decorator]
+@njit("int64(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64)", cache=True)
 def makespan(order, first_op, op_key, op_write, op_position, length, keys):  # type: ignore[no-untyped-def]
     """The tick at which the last of the transactions `order` ends, 0 for an empty order.
 

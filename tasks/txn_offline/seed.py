@@ -5,7 +5,6 @@ Source: Cheng et al., "Towards Optimal Transaction Scheduling", VLDB 2024.
 
 import random
 
-
 # EVOLVE-BLOCK-START
 SAMPLE_SIZE = 10  # pending transactions compared at each step
 
@@ -26,7 +25,7 @@ def get_best_schedule(workload, num_seqs):
         best_txn = None
         best_cost = float("inf")
         for txn in sample:
-            cost = workload.get_opt_seq_cost(schedule + [txn])
+            cost = workload.get_opt_seq_cost([*schedule, txn])
             if cost < best_cost:
                 best_txn = txn
                 best_cost = cost
