@@ -1,0 +1,286 @@
+"""Making a task folder and saying what one still lacks."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jinja2
+
+from adrs_ray.candidate import Failure
+from adrs_ray.case_checks import overlaps, problem_of_cases, remade_differently
+from adrs_ray.config import EvaluatorConfig
+from adrs_ray.errors import UsageError
+from adrs_ray.openevolve import EVALUATOR, defined_functions, initial_program, is_openevolve_folder
+from adrs_ray.program import evolve_blocks
+from adrs_ray.task import Case, Split, Task, TaskSpec, builtin_tasks, data_file, load_task, read_spec
+
+NATIVE_FILES = {
+    "task.yaml": "name, summary, entry, metrics and limits of the task",
+    "seed.py": "the program that the search starts from, with EVOLVE-BLOCK markers",
+    "judge.py": "cases(split), score(case, raw) and combine(results)",
+    "adapter.py": "run(program, public), or act(program, observation) for an interactive task",
+}
+_TEMPLATE = Path(__file__).parent / "templates" / "task"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing about a folder. `missing` and `wrong` must be mended, `warn` is worth knowing, `ok` holds."""
+
+    level: Literal["ok", "warn", "missing", "wrong"]
+    what: str
+    hint: str = ""
+    """What to write or do instead; empty for `ok`."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether a search can start in spite of it."""
+        return self.level in ("ok", "warn")
+
+
+def new_folder(name: str, parent: Path) -> Path:
+    """Write `parent/name`, a complete task about bin packing that passes `check_folder` and can be searched at once.
+
+    All of it appears at once or nothing does. Raises UsageError, one line, for a name that cannot be used, a folder
+    that exists, or a parent that is not there or cannot be written.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise UsageError(f"task name {name!r}: expected a lower-case letter, then letters a-z, digits and underscores")
+    if name in builtin_tasks():
+        raise UsageError(f"task name {name!r} is that of a built-in task: choose another")
+    folder = Path(parent) / name
+    if folder.exists() or folder.is_symlink():
+        raise UsageError(f"{folder} exists: choose another name or folder")
+    if not folder.parent.is_dir():
+        raise UsageError(f"{folder.parent} is no folder: make it first, or choose another place for {name}")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATE),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    try:
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+        try:
+            for template in environment.list_templates(extensions=["j2"]):
+                target = unfinished / template.removesuffix(".j2")
+                target.parent.mkdir(exist_ok=True)
+                target.write_text(environment.get_template(template).render(name=name), encoding="utf-8")
+            unfinished.chmod(0o755)
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {folder}: {error.strerror or error}") from None
+    return folder
+
+
+def check_folder(folder: Path, *, run_seed: bool = True) -> list[Finding]:
+    """Everything that a task folder has, lacks or has wrong; never raises for what stands in the folder.
+
+    Native folders (`task.yaml`) and OpenEvolve-style ones. The judge is imported and makes its cases, here and in a
+    second process, as evaluators on other machines do. With `run_seed`, and where this machine can jail, the seed is
+    evaluated on `train`.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return [Finding("missing", f"{folder} is no folder", "adrs task new NAME makes one that works")]
+    folder = folder.resolve()
+    foreign = not (folder / "task.yaml").exists() and (
+        is_openevolve_folder(folder) or (folder / EVALUATOR).exists() or initial_program(folder) is not None
+    )
+    findings = list(_check_openevolve(folder) if foreign else _check_native(folder))
+    if run_seed and all(finding.usable for finding in findings):
+        findings += _check_seed_runs(load_task(folder))
+    return findings
+
+
+def _check_openevolve(folder: Path) -> Iterator[Finding]:
+    seed = initial_program(folder)
+    if seed is None:
+        yield Finding("missing", "initial_program.py is missing", "it holds the program that the search starts from")
+    if not (folder / EVALUATOR).is_file():
+        yield Finding("missing", f"{EVALUATOR} is missing", "it holds evaluate(program_path), which returns metrics")
+    if seed is None or not (folder / EVALUATOR).is_file():
+        return
+    try:
+        task = load_task(folder)
+    except UsageError as error:
+        yield Finding("wrong", str(error), "mend the file named")
+        return
+    stages = "stages" if task.foreign["cascade"] else "evaluate"
+    yield Finding("ok", f"{EVALUATOR}: {stages}, {task.spec.limits.case_timeout_s:g} s for one evaluation")
+    yield from _check_markers(seed, "warn")
+    yield Finding(
+        "warn",
+        "the evaluator runs beside the program: verdicts have trust candidate-side and there are no held-out inputs",
+        "a native folder (adrs task new) judges outside and holds validation and test inputs back",
+    )
+
+
+def _check_native(folder: Path) -> Iterator[Finding]:
+    present = {name for name in NATIVE_FILES if (folder / name).is_file()}
+    for name, purpose in NATIVE_FILES.items():
+        if name not in present:
+            yield Finding("missing", f"{name} is missing", f"it holds {purpose}")
+    spec = None
+    if "task.yaml" in present:
+        try:
+            spec = read_spec(folder / "task.yaml")
+            yield Finding("ok", f"task.yaml: {spec.name}, {spec.summary}")
+        except UsageError as error:
+            yield Finding("wrong", str(error), "mend task.yaml")
+    if spec is not None:
+        yield from _check_spec(spec)
+    if "seed.py" in present:
+        yield from _check_markers(folder / "seed.py", "missing")
+        yield from _check_entry(folder / "seed.py", spec)
+    for baseline in sorted((folder / "baselines").glob("*.py")):
+        yield from _check_entry(baseline, spec)
+    if "adapter.py" in present:
+        yield from _check_adapter(folder / "adapter.py", spec)
+    if spec is not None and present == NATIVE_FILES.keys():
+        yield from _check_judge(folder)
+
+
+def _check_spec(spec: TaskSpec) -> Iterator[Finding]:
+    if "train" not in spec.splits:
+        yield Finding("wrong", "task.yaml: splits lacks train", "the search is scored on train")
+    for split in ("validation", "test"):
+        if split not in spec.splits:
+            yield Finding(
+                "warn", f"task.yaml: splits lacks {split}", "without it a champion that fits train only is not seen"
+            )
+    if not spec.metrics:
+        yield Finding("warn", "task.yaml names no metrics", "give each metric of score() a unit and a direction")
+    for file in spec.data:
+        try:
+            if data_file(file) is None:
+                yield Finding("warn", f"recorded data {file.file} is not here", "adrs data pull fetches it")
+        except UsageError as error:
+            yield Finding("wrong", str(error), "fetch the file again: adrs data pull")
+
+
+def _check_markers(path: Path, without: Literal["warn", "missing"]) -> Iterator[Finding]:
+    try:
+        source = path.read_text(encoding="utf-8")
+        blocks = evolve_blocks(source)
+    except (ValueError, OSError) as error:
+        yield Finding("wrong", f"{path.name}: {error}", "each EVOLVE-BLOCK-START needs its own EVOLVE-BLOCK-END")
+        return
+    if "EVOLVE-BLOCK-START" not in source:
+        yield Finding(
+            without,
+            f"{path.name} has no evolve markers: all of it would be changed",
+            "put what may change between lines # EVOLVE-BLOCK-START and # EVOLVE-BLOCK-END",
+        )
+    else:
+        yield Finding("ok", f"{path.name}: {len(blocks)} evolve block{'s' if len(blocks) > 1 else ''}")
+
+
+def _check_entry(path: Path, spec: TaskSpec | None) -> Iterator[Finding]:
+    name = path.name if path.name == "seed.py" else f"baselines/{path.name}"
+    try:
+        defined = defined_functions(path)
+    except UsageError as error:
+        yield Finding("wrong", str(error), "mend the syntax")
+        return
+    if spec is not None and spec.entry and defined is not None and not defined.intersection(spec.entry):
+        wanted = " or ".join(spec.entry)
+        yield Finding("wrong", f"{name} does not define {wanted}", "task.yaml: entry names what a program defines")
+    elif spec is not None and spec.entry:
+        yield Finding("ok", f"{name} defines its entry")
+
+
+def _check_adapter(path: Path, spec: TaskSpec | None) -> Iterator[Finding]:
+    try:
+        defined = defined_functions(path)
+    except UsageError as error:
+        yield Finding("wrong", str(error), "mend the syntax")
+        return
+    if defined is None or defined.intersection(("run", "act")):
+        yield Finding("ok", "adapter.py defines run or act")
+    else:
+        yield Finding("missing", "adapter.py defines neither run nor act", f"write {NATIVE_FILES['adapter.py']}")
+    if spec is not None and not spec.entry and defined is not None and "load" not in defined:
+        yield Finding(
+            "missing",
+            "task.yaml names no entry and adapter.py has no load(source)",
+            "entry: [NAME], the function or class that a program defines",
+        )
+
+
+def _check_judge(folder: Path) -> Iterator[Finding]:
+    try:
+        task = load_task(folder)
+        judge = task.judge
+        referee = task.referee is not None
+    except (UsageError, UnicodeDecodeError) as error:
+        yield Finding("wrong", str(error), "adrs task new shows a judge that works")
+        return
+    yield Finding("ok", "judge.py defines cases, score and combine")
+    adapter = defined_functions(folder / "adapter.py")
+    needed = "act" if referee else "run"
+    if adapter is not None and needed not in adapter and adapter.intersection(("run", "act")):
+        reason = "judge.py has a referee" if referee else "judge.py has no referee"
+        yield Finding("wrong", f"adapter.py lacks {needed}: {reason}", "referee goes with act, cases alone with run")
+    made: dict[Split, list[Case]] = {}
+    for split in task.spec.splits:
+        try:
+            cases = list(judge.cases(split))
+        except Exception as error:  # the task author's code
+            yield Finding("wrong", f"judge.py: cases({split!r}) raises {_describe(error)}", "mend judge.py")
+            continue
+        problem = problem_of_cases(cases)
+        if problem:
+            yield Finding("wrong", f"judge.py: cases({split!r}) {problem}", "see adrs_ray.task.Case for what a case is")
+            continue
+        made[split] = cases
+        yield Finding("ok", f"{split}: {len(cases)} case{'s' if len(cases) > 1 else ''}")
+    shared = overlaps(made)
+    for overlap in shared:
+        one, other = overlap.splits
+        count = f"{overlap.count} input{'s' if overlap.count > 1 else ''}"
+        what = f"{one} and {other} share {count} ({overlap.example})"
+        yield Finding("warn", what, "an input that the search saw says nothing about new ones: make them differ")
+    if not shared:
+        yield Finding("ok", "no input stands in two of train, validation and test")
+    if len(made) == len(task.spec.splits):
+        change = remade_differently(task, made)
+        if change:
+            yield Finding(
+                "wrong", f"judge.py: {change}", "draw all from a generator with a fixed seed, in a fixed order"
+            )
+        else:
+            yield Finding("ok", "the cases are the same when they are made again, here and in another process")
+
+
+def _check_seed_runs(task: Task) -> Iterator[Finding]:
+    from adrs_ray.evaluator.doctor import evaluate_once  # starts a fork server's worth of modules: only when needed
+
+    try:
+        verdict = evaluate_once(task, task.seed_source, "train", EvaluatorConfig(slots=1))
+    except UsageError as error:
+        yield Finding("warn", f"the seed was not evaluated: {error}", "adrs doctor says what this machine lacks")
+        return
+    if isinstance(verdict, Failure):
+        case = f" (case {verdict.case})" if verdict.case else ""
+        yield Finding(
+            "wrong", f"the seed fails on train: {verdict.kind}{case}: {verdict.detail}", "a seed must be valid"
+        )
+        return
+    yield Finding("ok", f"the seed scores {verdict.score:.6g} on train in {verdict.wall_s:.2g} s")
+    undeclared = sorted(set(verdict.metrics) - set(task.spec.metrics)) if task.kind == "native" else []
+    if undeclared:
+        names = ", ".join(undeclared)
+        yield Finding("warn", f"task.yaml does not declare {names}", "give each metric a unit and a direction")
+
+
+def _describe(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
