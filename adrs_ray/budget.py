@@ -31,21 +31,21 @@ class Purse:
         """Granted, not yet terminal."""
         return self._outstanding.total()
 
-    def grant(self, island: int, want: int) -> int:
-        """Up to `want` candidates for an island; 0 means there will be no more unless others give some back."""
-        given = max(0, min(want, self.remaining))
-        self._outstanding[island] += given
-        return given
+    def offer(self, want: int) -> int:
+        """How many of `want` could be granted now."""
+        return max(0, min(want, self.remaining))
 
-    def give_back(self, island: int, count: int) -> None:
-        """Unused grants of an island return."""
-        if not 0 <= count <= self._outstanding[island]:
-            raise ValueError(f"island {island} gives back {count} grants but holds {self._outstanding[island]}")
-        self._outstanding[island] -= count
+    def grant(self, island: int, count: int) -> None:
+        """`count` candidates are the island's to try."""
+        self._outstanding[island] += count
 
     def reopen(self, island: int, pending: int) -> None:
         """An island starts (again): what it was granted before lapses, `pending` candidates are under way."""
         self._outstanding[island] = pending
+
+    def lapse(self) -> None:
+        """A new writer took the run over: no island holds anything any more."""
+        self._outstanding.clear()
 
     def settle(self, island: int) -> None:
         """A candidate of an island reached a terminal state."""

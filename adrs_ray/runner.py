@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -55,12 +56,12 @@ class IslandLedger(Protocol):
 
     async def texts(self, refs: Sequence[str]) -> dict[str, str]: ...
 
-    async def grant(self, island: int, want: int) -> int:
-        """Permission for up to `want` more candidates; 0 means this island is done."""
+    async def grant(self, island: int, want: int, request: str) -> int:
+        """Permission for up to `want` more candidates; 0 means this island is done. Idempotent by `request`."""
         ...
 
-    async def reopen(self, island: int, pending: int) -> None:
-        """An island starts with `pending` candidates already under way."""
+    async def reopen(self, island: int, pending: int, request: str) -> None:
+        """An island starts with `pending` candidates already under way. Idempotent by `request`."""
         ...
 
 
@@ -95,6 +96,9 @@ class IslandLoop:
         self._ledger = ledger
         self._turn: AbstractAsyncContextManager[object] = turnstile or contextlib.nullcontext()
         self._pending: deque[tuple[Candidate, int]] = deque()
+        self._start = uuid.uuid4().hex[:12]
+        """Names this start of the island in requests that may be repeated."""
+        self._grant_requests = 0
         self._granted = 0
         self._grant_lock = asyncio.Lock()
         self._migrants_read = 0
@@ -105,7 +109,7 @@ class IslandLoop:
         Raises what the ledger raises (a refusing or fenced journal).
         """
         await self._restore()
-        await self._ledger.reopen(self.island.number, len(self._pending))
+        await self._ledger.reopen(self.island.number, len(self._pending), self._start)
         workers = [asyncio.create_task(self._work()) for _ in range(self._config.islands.in_flight)]
         try:
             await asyncio.gather(*workers)
@@ -129,7 +133,9 @@ class IslandLoop:
     async def _take_grant(self) -> bool:
         async with self._grant_lock:
             if self._granted == 0:
-                self._granted = await self._ledger.grant(self.island.number, GRANT_BLOCK)
+                self._grant_requests += 1
+                request = f"{self._start}:{self._grant_requests}"
+                self._granted = await self._ledger.grant(self.island.number, GRANT_BLOCK, request)
             if self._granted == 0:
                 return False
             self._granted -= 1
@@ -156,8 +162,8 @@ class IslandLoop:
                 )
             )
         else:
-            await self._append(generated_event(screened, completion.model, draws, completion.detail))
-            await self._settle(screened, 0)
+            recorded = await self._append(generated_event(screened, completion.model, draws, completion.detail))
+            await self._settle(await self._adopt(screened, recorded), 0)
         return proposal.decision
 
     async def _generate(self, proposal: Proposal) -> tuple[Candidate | Failure, Completion, int]:
@@ -176,8 +182,15 @@ class IslandLoop:
         if settled.kind is EventKind.ADMITTED:
             self.island.tell(elite_of(settled), candidate.source)
 
-    async def _append(self, event: Event) -> None:
-        await self._ledger.append([event], self._ledger.epoch)
+    async def _adopt(self, candidate: Candidate, recorded: Event) -> Candidate:
+        """The candidate as recorded: an earlier life of this island may have generated another program for it."""
+        ref: str = recorded.body["source"]
+        if recorded.body["fingerprint"] == candidate.fingerprint:
+            return candidate
+        return candidate_of(recorded, (await self._ledger.texts([ref]))[ref])
+
+    async def _append(self, event: Event) -> Event:
+        return (await self._ledger.append([event], self._ledger.epoch))[0]
 
     async def _migrate(self, decision: int) -> None:
         """After a decision at which migration is due: send the best elites on, welcome those that have arrived."""

@@ -1,0 +1,127 @@
+"""`adrs eval`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from adrs_ray.candidate import Verdict
+
+
+def register(root: typer.Typer) -> None:
+    root.command("eval")(evaluate)
+
+
+def evaluate(
+    task: Annotated[str, typer.Argument(help="Built-in task or task folder.")],
+    program: Annotated[str, typer.Argument(help="A program file, `seed`, or a baseline of the task.")],
+    split: Annotated[str, typer.Option(help="train, validation, test or stress.")] = "train",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    sandbox: Annotated[str, typer.Option(help="strict, or unsafe: no jail, the verdict says so.")] = "strict",
+    python: Annotated[str | None, typer.Option(help="Interpreter that runs the program.")] = None,
+) -> None:
+    """Judge one program: score, metrics, cases, evidence. Exit code 1 if the verdict is a failure."""
+    from adrs_ray.candidate import Failure
+    from adrs_ray.config import EvaluatorConfig, RunConfig, override
+    from adrs_ray.errors import UsageError
+    from adrs_ray.evaluator.doctor import evaluate_once
+    from adrs_ray.task import load_task
+
+    loaded = load_task(task)
+    if split not in loaded.spec.splits:
+        raise UsageError(f"--split {split}: {loaded.name} has {', '.join(loaded.spec.splits)}")
+    config: EvaluatorConfig = override(
+        RunConfig(), {"evaluator.sandbox": sandbox, "evaluator.python": python, "evaluator.slots": 1}
+    ).evaluator
+    source = _read_program(loaded.seed_source, loaded.baselines(), program)
+    verdict = evaluate_once(loaded, source, split, config)
+    note = loaded.split_note(split)
+    if as_json:
+        typer.echo(json.dumps(_report(loaded.name, split, verdict, note)))
+    else:
+        _print(loaded.name, split, verdict, note)
+    if isinstance(verdict, Failure):
+        raise typer.Exit(1)
+
+
+def _read_program(seed: str, baselines: dict[str, Path], program: str) -> str:
+    from adrs_ray.errors import UsageError
+
+    path = Path(program).expanduser()
+    if not path.is_file():
+        if program == "seed":
+            return seed
+        if program in baselines:
+            path = baselines[program]
+        else:
+            known = ", ".join(["seed", *baselines])
+            raise UsageError(f"no program {program!r}: neither a file nor one of {known}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+
+
+def _report(task: str, split: str, verdict: Verdict, note: str | None) -> dict[str, Any]:
+    from adrs_ray.candidate import Evaluation, Failure
+
+    valid = isinstance(verdict, Evaluation)
+    cases = (
+        [{"case": c.case, "metrics": dict(c.metrics), "cpu_s": c.cpu_s, "wall_s": c.wall_s} for c in verdict.cases]
+        if isinstance(verdict, Evaluation)
+        else []
+    )
+    failure = (
+        {"kind": verdict.kind.value, "detail": verdict.detail, "case": verdict.case}
+        if isinstance(verdict, Failure)
+        else None
+    )
+    return {
+        "task": task,
+        "split": split,
+        "split_note": note,
+        "valid": valid,
+        "score": verdict.score if isinstance(verdict, Evaluation) else None,
+        "metrics": dict(verdict.metrics) if isinstance(verdict, Evaluation) else {},
+        "cases": cases,
+        "artifacts": dict(verdict.artifacts),
+        "failure": failure,
+        "trust": verdict.trust,
+        "jail": list(verdict.evidence.jail),
+        "denied": dict(verdict.evidence.denied),
+        "wall_s": verdict.wall_s,
+    }
+
+
+def _print(task: str, split: str, verdict: Verdict, note: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from adrs_ray.candidate import Failure
+
+    console = Console(highlight=False)
+    if note:
+        console.print(f"{split}: {note}")
+    if isinstance(verdict, Failure):
+        where = f" in case {verdict.case}" if verdict.case else ""
+        console.print(f"{task} {split}: no score. {verdict.kind.value}{where}: {verdict.detail}", markup=False)
+    else:
+        console.print(f"{task} {split}: score {verdict.score:.6g}")
+        metrics = Table("metric", "value")
+        for name, value in verdict.metrics.items():
+            metrics.add_row(name, f"{value:.6g}")
+        console.print(metrics)
+        cases = Table("case", *(verdict.cases[0].metrics if verdict.cases else ()), "cpu s")
+        for case in verdict.cases:
+            cases.add_row(case.case, *(f"{v:.6g}" for v in case.metrics.values()), f"{case.cpu_s:.3f}")
+        console.print(cases)
+    for name, text in verdict.artifacts.items():
+        console.rule(name)
+        console.print(text, markup=False)
+    denied = ", ".join(f"{what} x{n}" for what, n in verdict.evidence.denied.items()) or "nothing"
+    console.print(f"trust: {verdict.trust}; jail: {', '.join(verdict.evidence.jail) or 'none'}; denied: {denied}")
+    console.print(f"wall {verdict.wall_s:.2f} s")

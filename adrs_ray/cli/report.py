@@ -1,0 +1,100 @@
+"""How the end of a run is printed: for people, and as one line of JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from adrs_ray.candidate import Evaluation, Verdict
+from adrs_ray.search import RunResult
+from adrs_ray.storage.runfolder import RunFolder
+from adrs_ray.task import Task
+
+
+def result_json(folder: RunFolder, result: RunResult) -> str:
+    """One line: run, candidates, best {id, score, metrics}, failures, wall_s, and what the held-out splits said."""
+    best = result.champion
+    held_out = {
+        name: {split: _verdict_json(verdict) for split, verdict in verdicts.items()}
+        for name, verdicts in result.verdicts.items()
+    }
+    return json.dumps(
+        {
+            "run": str(folder.path),
+            "reason": result.reason,
+            "finished": result.finished,
+            "candidates": result.status.candidates,
+            "best": None
+            if best is None
+            else {"id": best.candidate, "score": best.score, "metrics": dict(best.metrics)},
+            "failures": dict(result.status.failures),
+            "wall_s": round(result.wall_s, 3),
+            "reexecuted": result.status.reexecuted,
+            "held_out": held_out,
+        }
+    )
+
+
+def _verdict_json(verdict: Verdict) -> dict[str, object]:
+    if isinstance(verdict, Evaluation):
+        return {"score": verdict.score, "metrics": dict(verdict.metrics)}
+    return {"failure": verdict.kind.value, "detail": verdict.detail}
+
+
+def print_result(task: Task, folder: RunFolder, result: RunResult, stream: TextIO) -> None:
+    """The champion beside the seed and the baselines, and where things lie."""
+    console = Console(file=stream, highlight=False)
+    status = result.status
+    failures = ", ".join(f"{kind} {count}" for kind, count in sorted(status.failures.items())) or "none"
+    console.print(f"ended: {result.reason} ({result.wall_s:.1f} s)", markup=False, soft_wrap=True)
+    console.print(f"{status.candidates} candidates in a terminal state; failures: {failures}", soft_wrap=True)
+    if status.reexecuted:
+        console.print(f"{status.reexecuted} evaluations were started again after a loss", soft_wrap=True)
+    if result.champion is None:
+        console.print("no valid candidate")
+        return
+    if result.verdicts:
+        console.print(comparison_table(task, result))
+    else:
+        console.print(f"best so far: {result.champion.candidate}, train score {result.champion.score:.6g}")
+    console.print(f"program: {folder.best_program}", soft_wrap=True)
+    console.print(f"look closer: adrs best {folder.path}; adrs show {folder.path}", soft_wrap=True)
+    console.print(
+        f"go on:       adrs resume {folder.path} --max-candidates {2 * status.max_candidates}", soft_wrap=True
+    )
+
+
+def comparison_table(task: Task, result: RunResult) -> Table:
+    """Champion, seed and baselines on the held-out splits: the score, then the task's metrics on test."""
+    assert result.champion is not None
+    splits = sorted({split for verdicts in result.verdicts.values() for split in verdicts}, reverse=True)
+    shown = splits[-1] if "test" not in splits else "test"
+    metrics = [name for name in task.spec.metrics if _has_metric(result, shown, name)]
+    table = Table("program", *(f"{split} score" for split in splits), *(f"{shown} {name}" for name in metrics))
+    for name, verdicts in result.verdicts.items():
+        label = f"champion {name}" if name == result.champion.candidate else name.removeprefix("baseline-")
+        label = "seed" if label == "seed-0" else label
+        cells = [_cell(verdicts.get(split)) for split in splits]
+        verdict = verdicts.get(shown)
+        values = verdict.metrics if isinstance(verdict, Evaluation) else {}
+        cells += [f"{values[m]:.6g}" if m in values else "-" for m in metrics]
+        table.add_row(label, *cells)
+    return table
+
+
+def _has_metric(result: RunResult, split: str, name: str) -> bool:
+    return any(
+        isinstance(v, Evaluation) and name in v.metrics
+        for verdicts in result.verdicts.values()
+        for s, v in verdicts.items()
+        if s == split
+    )
+
+
+def _cell(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "-"
+    return f"{verdict.score:.6g}" if isinstance(verdict, Evaluation) else verdict.kind.value

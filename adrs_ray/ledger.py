@@ -1,0 +1,227 @@
+"""The journal's owner: records events, counts what they say, grants candidates.
+
+One per run: in the process of `adrs run --local`, or inside the journal actor on Ray. Everything it knows beyond the
+journal is a view that is rebuilt by reading the journal again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from adrs_ray import __version__
+from adrs_ray.budget import Purse
+from adrs_ray.candidate import Verdict
+from adrs_ray.config import RunConfig
+from adrs_ray.island import SEED_ISLAND
+from adrs_ray.storage.events import measurement_of
+from adrs_ray.storage.journal import SETTLED, Event, EventKind, Journal
+
+LEADERS = 100
+"""Best train candidates kept at hand (the largest `finish.top_k`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """One of the best candidates on train; `source` is a text ref."""
+
+    candidate: str
+    score: float
+    metrics: Mapping[str, float]
+    source: str
+    island: int
+    operator: str
+
+
+@dataclass(frozen=True, slots=True)
+class IslandStatus:
+    candidates: int = 0
+    best: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A snapshot of a run; its size does not grow with the number of candidates."""
+
+    candidates: int
+    """In a terminal state."""
+    max_candidates: int
+    failures: Mapping[str, int]
+    islands: Mapping[int, IslandStatus]
+    leaders: tuple[Leader, ...]
+    """Best first, at most `LEADERS`."""
+    judged: Mapping[str, Mapping[str, Verdict]]
+    """Verdicts on validation and test by candidate or baseline, artifacts left out."""
+    since_best: int
+    reexecuted: int
+    """Evaluations started more than once (worker losses, resumes): the extra starts."""
+    resumes: int
+    commands: frozenset[str] = frozenset()
+    """Ids of commands already obeyed."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    candidates: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    islands: dict[int, IslandStatus] = field(default_factory=dict)
+    leaders: list[Leader] = field(default_factory=list)
+    judged: dict[str, dict[str, Verdict]] = field(default_factory=dict)
+    since_best: int = 0
+    reexecuted: int = 0
+    starts: int = 0
+    commands: set[str] = field(default_factory=set)
+
+    def apply(self, event: Event) -> None:
+        if event.kind in SETTLED:
+            self._settle(event)
+        elif event.kind is EventKind.MEASURED:
+            self.reexecuted += event.body["verdict"]["attempts"] - 1
+            if event.body["split"] != "train" and event.candidate is not None:
+                verdict = measurement_of(event).verdict
+                self.judged.setdefault(event.candidate, {})[event.body["split"]] = verdict
+        elif event.kind is EventKind.COMMAND:
+            self.commands.add(event.id.removeprefix("command:"))
+        elif event.kind is EventKind.RUN_STARTED:
+            self.starts += 1
+
+    def _settle(self, event: Event) -> None:
+        self.candidates += 1
+        self.since_best += 1
+        island = self.islands.get(event.island, IslandStatus())
+        best = island.best
+        if event.kind is EventKind.REJECTED:
+            self.failures[event.body["failure"]] += 1
+        else:
+            score = event.body["score"]
+            best = score if best is None else max(best, score)
+            self._lead(event, score)
+        self.islands[event.island] = IslandStatus(island.candidates + 1, best)
+
+    def _lead(self, event: Event, score: float) -> None:
+        assert event.candidate is not None
+        if len(self.leaders) == LEADERS and score <= self.leaders[-1].score:
+            return
+        if not self.leaders or score > self.leaders[0].score:
+            self.since_best = 0
+        body = event.body
+        leader = Leader(event.candidate, score, body["metrics"], body["source"], event.island, body["operator"])
+        self.leaders.append(leader)
+        self.leaders.sort(key=lambda leader: -leader.score)
+        del self.leaders[LEADERS:]
+
+
+class Ledger:
+    """A journal with its counts and its purse."""
+
+    def __init__(self, journal: Journal, config: RunConfig) -> None:
+        self._journal = journal
+        self._config = config
+        self._tally = _Tally()
+        self._purse = Purse(config.budget.max_candidates)
+        self._applied_seq = 0
+        self._granting = asyncio.Lock()
+        self._requests: set[str] = set()
+        """Grants given in this epoch, so that one whose answer was lost is not given twice."""
+
+    @classmethod
+    async def open(cls, journal: Journal, config: RunConfig) -> Ledger:
+        """A ledger that has read everything the journal holds."""
+        ledger = cls(journal, config)
+        ledger._apply(await journal.read())
+        return ledger
+
+    @property
+    def epoch(self) -> int:
+        return self._journal.epoch
+
+    async def start_epoch(self) -> None:
+        """Record that this writer has taken the run over."""
+        body = {"host": socket.gethostname(), "pid": os.getpid(), "version": __version__}
+        event = Event(f"run_started:{self.epoch}", EventKind.RUN_STARTED, None, SEED_ISLAND, body)
+        await self.append([event], self.epoch)
+
+    async def append(self, batch: Sequence[Event], epoch: int) -> list[Event]:
+        """As `Journal.append`; counts what is new."""
+        recorded = await self._journal.append(batch, epoch)
+        self._apply(recorded)
+        return recorded
+
+    async def read(
+        self,
+        after_seq: int = 0,
+        kinds: Iterable[EventKind] | None = None,
+        island: int | None = None,
+        limit: int | None = None,
+    ) -> list[Event]:
+        return await self._journal.read(after_seq, kinds, island, limit)
+
+    async def texts(self, refs: Sequence[str]) -> dict[str, str]:
+        return await self._journal.texts(refs)
+
+    async def grant(self, island: int, want: int, request: str) -> int:
+        """Permission for up to `want` candidates; the same `request` asked again gets the same answer.
+
+        Grants get smaller as the budget runs out, so that no island sits on the last ones.
+        """
+        async with self._granting:
+            fair = max(1, self._purse.remaining // (2 * self._config.islands.count))
+            event = Event(
+                f"grant:{request}", EventKind.GRANT, None, island, {"count": self._purse.offer(min(want, fair))}
+            )
+            if event.body["count"] == 0 and request not in self._requests:
+                return 0
+            (recorded,) = await self.append([event], self.epoch)
+            return int(recorded.body["count"])
+
+    async def reopen(self, island: int, pending: int, request: str) -> None:
+        """An island starts: what it was granted before lapses, `pending` candidates are under way."""
+        event = Event(f"reopen:{request}", EventKind.GRANT, None, island, {"reopened": pending})
+        await self.append([event], self.epoch)
+
+    async def close_purse(self) -> None:
+        self._purse.close()
+
+    async def status(self) -> RunStatus:
+        tally = self._tally
+        return RunStatus(
+            candidates=tally.candidates,
+            max_candidates=self._config.budget.max_candidates,
+            failures=dict(tally.failures),
+            islands=dict(tally.islands),
+            leaders=tuple(tally.leaders),
+            judged={name: dict(verdicts) for name, verdicts in tally.judged.items()},
+            since_best=tally.since_best,
+            reexecuted=tally.reexecuted,
+            resumes=max(0, tally.starts - 1),
+            commands=frozenset(tally.commands),
+        )
+
+    async def close(self) -> None:
+        await self._journal.close()
+
+    def _apply(self, recorded: Sequence[Event]) -> None:
+        """Count events in the order of the journal, each once: appends are acknowledged in that order."""
+        for event in sorted(recorded, key=lambda event: event.seq):
+            if event.seq <= self._applied_seq:
+                continue
+            self._applied_seq = event.seq
+            self._tally.apply(event)
+            self._account(event)
+
+    def _account(self, event: Event) -> None:
+        """The purse is a view, too: a journal process that restarts knows what it had granted."""
+        if event.kind in SETTLED:
+            self._purse.settle(event.island)
+        elif event.kind is EventKind.RUN_STARTED:
+            self._purse.lapse()
+            self._requests.clear()
+        elif event.kind is EventKind.GRANT and "reopened" in event.body:
+            self._purse.reopen(event.island, event.body["reopened"])
+        elif event.kind is EventKind.GRANT:
+            self._purse.grant(event.island, event.body["count"])
+            self._requests.add(event.id.removeprefix("grant:"))

@@ -1,0 +1,1 @@
+"""Supervision: the outer loop, where a person watches and steers."""
