@@ -11,36 +11,10 @@ from pathlib import Path
 
 from adrs_ray.errors import UsageError
 
-NETWORK_TYPES = frozenset(
-    # fmt: off
-    (
-        "9p",
-        "acfs",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "coda",
-        "gfs",
-        "gfs2",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "orangefs",
-        "panfs",
-        "pvfs2",
-        "smb2",
-        "smb3",
-        "smbfs",
-        "vboxsf",
-        "wekafs",
-    )
-    # fmt: on
-)
+_BLOCK_SHARED = {"acfs", "gfs", "gfs2", "ocfs2"}
+_SERVED = {"9p", "afs", "cifs", "coda", "ncpfs", "nfs", "nfs4", "smb2", "smb3", "smbfs", "vboxsf"}
+_PARALLEL = {"beegfs", "ceph", "glusterfs", "gpfs", "lustre", "orangefs", "panfs", "pvfs2", "wekafs"}
+NETWORK_TYPES = frozenset(_BLOCK_SHARED | _SERVED | _PARALLEL)
 """Types in /proc/mounts on which no journal is opened; so is every `fuse.*`, whose locks and fsync are unknown."""
 
 _OCTAL = re.compile(r"\\([0-7]{3})")

@@ -12,10 +12,11 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import quote
 
 from sqlalchemy import (
+    ClauseElement,
     Column,
     Connection,
     Engine,
@@ -34,12 +35,16 @@ from sqlalchemy import (
     inspect,
     select,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.dialects import sqlite
 
 from adrs_ray.errors import UsageError
 from adrs_ray.storage.journal import Event, EventKind, JournalRefusedError
 
 SCHEMA_VERSION = 1
+
+Mode: TypeAlias = Literal["rwc", "rw", "ro"]
+
+_DIALECT = sqlite.dialect()
 
 metadata = MetaData()
 
@@ -80,27 +85,36 @@ texts_by_ref = select(texts).where(texts.c.sha256.in_(_listed.scalar_subquery())
 refs_stored = select(texts.c.sha256).where(texts.c.sha256.in_(_listed.scalar_subquery()))
 
 
-def open_engine(
-    path: Path,
-    mode: Literal["rwc", "rw", "ro"],
-    begin: Literal["BEGIN", "BEGIN IMMEDIATE"] = "BEGIN",
-    pool: type[Pool] = QueuePool,
-    busy_s: float = 30.0,
-) -> Engine:
-    """An engine over the file; each transaction starts with `begin`. A lock is waited for up to `busy_s` seconds."""
+def as_sql(statement: ClauseElement) -> str:
+    """The text of a statement, parameters as `?` in the order of its columns or binds."""
+    return str(statement.compile(dialect=_DIALECT))
+
+
+def connect(path: Path, mode: Mode, busy_s: float = 30.0) -> sqlite3.Connection:
+    """A connection of the driver, with transactions begun by hand. A lock is waited for up to `busy_s` seconds.
+
+    Modes: `rwc` makes a missing file, `rw` and `ro` do not. Commits are fsynced.
+    """
     uri = f"file:{quote(str(path))}?mode={mode}"
     if mode == "ro" and not os.access(path.parent, os.W_OK) and not _has_frames(path):
         # A folder we cannot write to has no place for the WAL index; with no WAL there is nothing it could say.
         uri += "&immutable=1"
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(uri, timeout=busy_s, isolation_level=None, check_same_thread=False, uri=True)
-        if mode != "ro":
+    connection = sqlite3.connect(uri, timeout=busy_s, isolation_level=None, check_same_thread=False, uri=True)
+    if mode != "ro":
+        try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-        return connection
+        except sqlite3.Error:
+            connection.close()
+            raise
+    return connection
 
-    engine = create_engine("sqlite+pysqlite://", creator=connect, poolclass=pool)
+
+def open_engine(
+    path: Path, mode: Mode, begin: Literal["BEGIN", "BEGIN IMMEDIATE"] = "BEGIN", pool: type[Pool] = QueuePool
+) -> Engine:
+    """An engine over `connect`; each transaction starts with `begin`."""
+    engine = create_engine("sqlite+pysqlite://", creator=lambda: connect(path, mode), poolclass=pool)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
 
@@ -132,16 +146,16 @@ def check_schema(connection: Connection, path: Path, create: bool) -> None:
         )
 
 
-def unusable(error: DBAPIError, path: Path) -> UsageError | JournalRefusedError:
+def unusable(error: BaseException | None, path: Path) -> UsageError | JournalRefusedError:
     """What a user is told when the file cannot be opened."""
-    if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_NOTADB":
+    if getattr(error, "sqlite_errorname", "") == "SQLITE_NOTADB":
         return UsageError(f"{path} is not a journal: it is no SQLite file")
     return refusal(error, path)
 
 
-def refusal(error: DBAPIError, path: Path) -> JournalRefusedError:
+def refusal(error: BaseException | None, path: Path) -> JournalRefusedError:
     """One line for a database error: what was wrong, where, and what to do."""
-    name = getattr(error.orig, "sqlite_errorname", "")
+    name = getattr(error, "sqlite_errorname", "")
     for prefix, line in (
         ("SQLITE_FULL", "the disk is full: free some space, then `adrs resume`"),
         ("SQLITE_READONLY", "it is read-only: make the folder writable, then `adrs resume`"),
@@ -152,8 +166,8 @@ def refusal(error: DBAPIError, path: Path) -> JournalRefusedError:
         ("SQLITE_IOERR", "the disk gave an input/output error: check the disk, then `adrs resume`"),
     ):
         if name.startswith(prefix):
-            return JournalRefusedError(f"journal {path}: {line} ({error.orig})")
-    return JournalRefusedError(f"journal {path}: {error.orig}")
+            return JournalRefusedError(f"journal {path}: {line} ({error})")
+    return JournalRefusedError(f"journal {path}: {error}")
 
 
 def event_from_row(row: Sequence[Any]) -> Event:
