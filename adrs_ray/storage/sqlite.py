@@ -31,7 +31,7 @@ from adrs_ray.storage.mounts import require_local
 _Result = TypeVar("_Result")
 _Outcome = list[Event] | Exception
 
-# A lone append costs a third of the CPU when the statements, made once from the tables, go to the driver directly.
+# A lone append costs a third less CPU when the statements, made once from the tables, go to the driver directly.
 _POSITION = schema.as_sql(select(schema.meta.c.epoch, select(func.max(schema.events.c.seq)).scalar_subquery()))
 _EVENTS_BY_ID = schema.as_sql(schema.events_by_id)
 _REFS_STORED = schema.as_sql(schema.refs_stored)
