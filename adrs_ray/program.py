@@ -1,0 +1,231 @@
+"""What the loop knows about a program's text: evolve blocks, fingerprint, descriptor, syntax.
+
+Pure functions of the source. Every candidate passes through here several times, so results for the last few sources
+are kept.
+
+Evolve blocks are the lines between the comments `# EVOLVE-BLOCK-START` and `# EVOLVE-BLOCK-END`: the part of a program
+that may change. A program without such comments is one block.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+FILENAME = "<candidate>"
+"""The file name under which candidates are compiled."""
+
+# A candidate's doubtful escapes and comparisons are its own affair; they are not worth a line on our standard error.
+warnings.filterwarnings("ignore", module=re.escape(FILENAME))
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_MARKER = re.compile(r"[ \t\f]*#[ \t]*EVOLVE-BLOCK-(START|END)\b")
+_TOKEN = re.compile(
+    r"""(?:[\s\\]++|\#[^\r\n]*+)*+"""  # blanks, continued lines and comments in front of a token
+    r"""([^\W\d]\w*+(?!["'])"""
+    r"""|\d[\w.]*+(?:(?<=[eE])[+-]\d++)?|\.\d\w*+"""
+    r"""|[rbfuRBFU]{0,2}(?:\"{3}(?:[^"\\]|\\.|"(?!""))*+\"{3}|'{3}(?:[^'\\]|\\.|'(?!''))*+'{3}"""
+    r"""|"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')"""
+    r"""|\w++|\*\*=|//=|>>=|<<=|\.\.\.|[-+*/%@&|^=!<>:]=|->|\*\*|//|<<|>>|.|\Z)""",
+    re.DOTALL,
+)
+
+
+def split_lines(source: str) -> list[str]:
+    """Lines as Python's own tokenizer counts them (LF, CRLF or CR; not form feed or U+2028), ends kept."""
+    return _LINE.findall(source)
+
+
+@dataclass(frozen=True, slots=True)
+class EvolveBlock:
+    """Lines that may change: `source[start:stop]`, the marker lines left out.
+
+    `first_line` and `last_line` count from 1 and are inclusive; an empty block has last_line = first_line - 1.
+    """
+
+    first_line: int
+    last_line: int
+    start: int
+    stop: int
+    text: str
+
+
+@lru_cache(maxsize=64)
+def evolve_blocks(source: str) -> tuple[EvolveBlock, ...]:
+    """The evolve blocks in order; without any marker the whole source is one.
+
+    Raises ValueError naming the line when markers are nested or unbalanced.
+    """
+    if "EVOLVE-BLOCK-" not in source:
+        return (EvolveBlock(1, len(split_lines(source)), 0, len(source), source),)
+    blocks: list[EvolveBlock] = []
+    opened: tuple[int, int] | None = None  # line number of the start marker, offset behind it
+    offset = number = 0
+    for number, line in enumerate(split_lines(source), start=1):
+        marker = _MARKER.match(line)
+        if marker is not None and marker[1] == "START":
+            if opened is not None:
+                raise ValueError(
+                    f"line {number}: EVOLVE-BLOCK-START inside the evolve block opened at line {opened[0]}"
+                )
+            opened = (number, offset + len(line))
+        elif marker is not None:
+            if opened is None:
+                raise ValueError(f"line {number}: EVOLVE-BLOCK-END without EVOLVE-BLOCK-START")
+            start = opened[1]
+            blocks.append(EvolveBlock(opened[0] + 1, number - 1, start, offset, source[start:offset]))
+            opened = None
+        offset += len(line)
+    if opened is not None:
+        raise ValueError(f"line {opened[0]}: EVOLVE-BLOCK-START without EVOLVE-BLOCK-END")
+    if not blocks:  # the words occur in a string or a sentence, not as markers
+        return (EvolveBlock(1, number, 0, len(source), source),)
+    return tuple(blocks)
+
+
+def parse(source: str) -> ast.Module:
+    """A fresh syntax tree, the caller's to change.
+
+    Raises SyntaxError, also where Python's parser gives up otherwise (null bytes, lone surrogates, too deep nesting).
+    """
+    try:
+        return ast.parse(source, FILENAME)
+    except SyntaxError:
+        raise
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SyntaxError(f"cannot be parsed: {error or type(error).__name__}") from None
+
+
+@lru_cache(maxsize=64)
+def fingerprint(source: str) -> str:
+    """32 hex digits naming the program up to layout: comments, docstrings, formatting and idle `pass` do not count.
+
+    The digest is a SHA-256 of the normalised syntax tree (`encode`). Raises SyntaxError when there is none.
+    """
+    tree = parse(source)
+    try:
+        text = encode(tree)
+    except RecursionError:
+        raise SyntaxError("cannot be parsed: nested too deeply") from None
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+_IGNORED_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+
+
+class _Fields(dict[type[ast.AST], tuple[str, tuple[str, ...]]]):
+    """Node class -> (its name, the fields that say something), filled as classes are met."""
+
+    def __missing__(self, cls: type[ast.AST]) -> tuple[str, tuple[str, ...]]:
+        entry = self[cls] = (cls.__name__, tuple(f for f in cls._fields if f not in _IGNORED_FIELDS))
+        return entry
+
+
+_FIELDS = _Fields()
+
+
+def encode(node: ast.AST) -> str:
+    """The normalised syntax tree as text: equal for two programs that differ in layout only.
+
+    Statements that do nothing (`pass`, bare constants such as docstrings) are left out. A prefix code: class names,
+    then fields in order, lists bracketed, so different trees have different texts. Raises RecursionError.
+    """
+    out: list[str] = []
+    _encode(node, out.append)
+    return "\n".join(out)
+
+
+def _encode(node: ast.AST, emit: Callable[[str], None]) -> None:
+    cls = type(node)
+    if cls is ast.Name:
+        emit("." + node.id)  # type: ignore[attr-defined]
+        return
+    if cls is ast.Constant:
+        emit(_constant(node.value))  # type: ignore[attr-defined]
+        return
+    name, fields = _FIELDS[cls]
+    emit(name)
+    for field in fields:
+        value = getattr(node, field)
+        if isinstance(value, ast.AST):
+            _encode(value, emit)
+        elif type(value) is list:
+            emit("[")
+            for item in value:
+                if isinstance(item, ast.AST):
+                    if not is_idle(item):
+                        _encode(item, emit)
+                else:
+                    emit(f"={item}")
+            emit("]")
+        else:
+            emit("~" if value is None else f"={value}")
+
+
+def is_idle(node: ast.AST) -> bool:
+    """Whether a statement does nothing: `pass`, or a bare constant such as a docstring."""
+    cls = type(node)
+    return cls is ast.Pass or (cls is ast.Expr and type(node.value) is ast.Constant)  # type: ignore[attr-defined]
+
+
+def _constant(value: object) -> str:
+    if type(value) is int and value.bit_length() > 64:
+        return f"'{value:x}"  # repr refuses integers of more than 4,300 digits
+    return "'" + repr(value)
+
+
+def syntax_problem(source: str) -> str | None:
+    """Why a program cannot be run at all, as one line; None when it compiles and its evolve blocks are well formed."""
+    try:
+        compile(source, FILENAME, "exec", dont_inherit=True)
+        evolve_blocks(source)
+    except SyntaxError as error:
+        where = f"line {error.lineno}: " if error.lineno else ""
+        return " ".join(f"{where}{error.msg}".split())
+    except (ValueError, RecursionError, MemoryError) as error:
+        return " ".join(f"{error or 'nested too deeply for the compiler'}".split())
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Where a program lies in the space an archive spreads over."""
+
+    size: float
+    """Tokens inside the evolve blocks, comments and blanks not counted."""
+    distance: float
+    """0 for the seed's blocks, 1 for blocks that share no three tokens in a row with them."""
+
+
+def block_tokens(source: str) -> tuple[str, ...]:
+    """The tokens inside the evolve blocks, in order. Raises ValueError on bad markers."""
+    return tuple(token for block in evolve_blocks(source) for token in _TOKEN.findall(block.text) if token)
+
+
+def describe(source: str, seed_tokens: Sequence[str]) -> Descriptor:
+    """The descriptor of a program relative to a seed (`seed_tokens = block_tokens(seed)`).
+
+    distance = 1 - Dice similarity of the multisets of token 3-grams (padded at both ends, so that short texts have
+    some too): one changed token in a text of n moves it by about 3/n. Raises ValueError on bad markers.
+    """
+    tokens = block_tokens(source)
+    grams, seed = Counter(_grams(tokens)), _seed_grams(tuple(seed_tokens))
+    shared = sum(min(count, seed[gram]) for gram, count in grams.items() if gram in seed)
+    total = grams.total() + seed.total()
+    return Descriptor(float(len(tokens)), 1.0 - 2.0 * shared / total if total else 0.0)
+
+
+def _grams(tokens: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
+    padded = ("", "", *tokens, "", "") if tokens else ()
+    return zip(padded, padded[1:], padded[2:], strict=False)
+
+
+@lru_cache(maxsize=8)
+def _seed_grams(tokens: tuple[str, ...]) -> Counter[tuple[str, str, str]]:
+    return Counter(_grams(tokens))
