@@ -1,0 +1,1 @@
+"""Ray versions of the ledger, the evaluator and the islands, around the same loop as `adrs run --local`."""

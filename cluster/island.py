@@ -1,0 +1,76 @@
+"""An island as a Ray actor: the same `IslandLoop` as in one process, over Ray's ledger and evaluator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from adrs_ray.config import RunConfig, parse_config
+from adrs_ray.errors import RunError
+from adrs_ray.local import make_model
+from adrs_ray.runner import IslandLoop
+from cluster.evaluator import RayEvaluator
+from cluster.ledger import RayLedger
+
+LOSSES_ALLOWED = 20
+"""Times an island may be lost in one run before the run gives up: something kills it again and again."""
+
+
+class IslandActor:
+    """One island; everything it knows comes from the journal."""
+
+    def __init__(
+        self, number: int, config: dict[str, Any], seed_source: str, ledger: Any, epoch: int, slots: list[Any]
+    ) -> None:
+        self._number = number
+        self._config = parse_config(config, "island actor")
+        self._seed_source = seed_source
+        self._ledger_actor = ledger
+        self._epoch = epoch
+        self._slots = slots
+
+    async def run(self) -> None:
+        """Until the ledger grants no more. Raises RunError when the run cannot go on."""
+        loop = IslandLoop(
+            self._number,
+            self._config,
+            self._seed_source,
+            make_model(self._config.generator),
+            RayEvaluator(self._slots),
+            RayLedger(self._ledger_actor, self._epoch),
+        )
+        await loop.run()
+
+
+class RayHost:
+    """Islands as actors of this driver; a lost one is replaced and continues from the journal."""
+
+    def __init__(self, config: RunConfig, seed_source: str, ledger: Any, epoch: int, slots: Sequence[Any]) -> None:
+        self._config = config
+        self._seed_source = seed_source
+        self._ledger = ledger
+        self._epoch = epoch
+        self._slots = list(slots)
+        self.losses = 0
+
+    async def run_island(self, number: int) -> None:
+        actor_class = ray.remote(IslandActor).options(num_cpus=0, max_restarts=0, name=None)
+        while True:
+            actor = actor_class.remote(
+                number, self._config.model_dump(), self._seed_source, self._ledger, self._epoch, self._slots
+            )
+            try:
+                await actor.run.remote()
+                return
+            except RayActorError as error:
+                self.losses += 1
+                if self.losses > LOSSES_ALLOWED:
+                    detail = " ".join(str(error).split())[:200]
+                    raise RunError(f"islands were lost {self.losses} times, the last was {number}: {detail}") from None
+                await asyncio.sleep(0.5)
+            finally:
+                ray.kill(actor)

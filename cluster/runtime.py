@@ -1,0 +1,67 @@
+"""Starting an embedded Ray, or joining a cluster; one per process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Unset, Ray 2.60 turns token authentication on and leaves a token file in the user's home that later clusters obey.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+import ray
+
+from adrs_ray.errors import RunError, UsageError
+
+START_ATTEMPTS = 2
+"""A starved machine can abort the raylet while it starts; once more is enough."""
+
+
+def check_layout() -> None:
+    """Raise UsageError unless the `cluster` that was imported lies beside `adrs_ray`: not a user's own folder."""
+    import adrs_ray
+
+    ours = Path(adrs_ray.__file__).resolve().parent.parent
+    here = Path(__file__).resolve().parent.parent
+    if here != ours:
+        raise UsageError(
+            f"the package `cluster` was imported from {here}, adrs_ray from {ours}: run from another folder, "
+            "or remove that one from PYTHONPATH"
+        )
+
+
+def connect(address: str | None, cpus: int) -> None:
+    """Join `address`, or start an embedded Ray with `cpus` CPUs that ends with this process.
+
+    Raises RunError in one line when Ray does not start or cannot be reached.
+    """
+    check_layout()
+    if address is not None:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise RunError(f"cannot join Ray at {address}: {_one_line(error)}") from None
+        return
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+            return
+        except (ConnectionError, RuntimeError, TimeoutError) as error:
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise RunError(f"an embedded Ray did not start: {_one_line(error)}; try --local") from None
+            print(f"Ray did not start ({_one_line(error)}); trying once more", file=sys.stderr, flush=True)
+            time.sleep(2)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
