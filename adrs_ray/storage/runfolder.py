@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import tempfile
 import time
@@ -26,15 +27,21 @@ from adrs_ray.errors import UsageError
 from adrs_ray.storage.journal import JournalRefusedError
 from adrs_ray.task import describe_validation_error
 
+RUN_YAML = "run.yaml"
+
+_log = logging.getLogger(__name__)
+
 
 class RunReference(BaseModel):
-    """The `run:` section of run.yaml: which task, which run, when it was made and by which version."""
+    """The `run:` section of run.yaml: which task, where it runs, when it was made and by which version."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     task: str
     """A built-in task's name or an absolute folder."""
     name: str
+    local: bool
+    """In one process, without Ray."""
     created: str
     """ISO 8601, UTC."""
     version: str
@@ -50,20 +57,14 @@ class Command:
     body: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class PendingCommands:
-    """New commands in the order they were posted, and one line for each file that was no command."""
-
-    commands: tuple[Command, ...]
-    problems: tuple[str, ...]
-
-
 class RunFolder:
-    """Paths and files of one run. Made by `create` or `open`."""
+    """Paths and files of one run, its config and what run.yaml says of it. Made by `create` or `open`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, config: RunConfig, reference: RunReference) -> None:
         self.path = path
-        self.run_yaml = path / "run.yaml"
+        self.config = config
+        self.reference = reference
+        self.run_yaml = path / RUN_YAML
         self.journal = path / "journal.db"
         self.commands = path / "commands"
         self.best_program = path / "best" / "program.py"
@@ -71,54 +72,75 @@ class RunFolder:
         self.log = path / "log"
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig, task: str, name: str | None = None) -> RunFolder:
-        """Make a run in a missing or empty folder; `task` is a built-in name or a folder, `name` by default the
-        folder's. Raises UsageError when a run or anything else is there already, or the folder cannot be made."""
-        folder = cls(path.absolute())
+    def create(cls, path: Path, config: RunConfig, task: str, local: bool, name: str | None = None) -> RunFolder:
+        """Make a run in a missing or empty folder; `task` is a built-in name or an absolute folder, `name` by default
+        the folder's name. Raises UsageError when a run or anything else is there, or the folder cannot be made."""
+        path = path.absolute()
+        reference = RunReference(
+            task=task,
+            name=name or path.name,
+            local=local,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            version=__version__,
+        )
+        folder = cls(path, config, reference)
         if folder.run_yaml.exists():
             raise UsageError(f"{path} holds a run already: `adrs resume {path}`, or choose another folder")
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            foreign = sorted(entry.name for entry in folder.path.iterdir() if not _is_leftover(entry.name))
+            path.mkdir(parents=True, exist_ok=True)
+            foreign = sorted(entry.name for entry in path.iterdir() if not _is_leftover(entry))
             if foreign:
-                raise UsageError(f"{path} is not empty ({foreign[0]}, ...): a run needs a folder of its own")
+                raise UsageError(f"{path} is not empty ({foreign[0]!r} is there): a run needs a folder of its own")
             folder.commands.mkdir(exist_ok=True)
             folder.best_program.parent.mkdir(exist_ok=True)
-            reference = RunReference(
-                task=str(Path(task).absolute()) if Path(task).is_dir() else task,
-                name=name or folder.path.name,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                version=__version__,
-            )
-            # Last, and the only mark of a run: what a crash leaves before it is an empty folder to `create`.
-            section = yaml.safe_dump({"run": reference.model_dump()}, sort_keys=False)
-            write_atomically(folder.run_yaml, f"{section}\n{to_yaml(config)}")
+            # Last, and the only mark of a run: what a crash leaves before it counts as empty.
+            folder._write_yaml()
         except OSError as error:
             raise UsageError(f"cannot make a run in {path}: {error.strerror} ({error.filename})") from None
         return folder
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """An existing run. Raises UsageError when there is none."""
-        folder = cls(path.absolute())
-        if not folder.run_yaml.is_file():
-            raise UsageError(f"{path} is no run: it has no run.yaml (start one with `adrs run TASK`)")
-        return folder
-
-    def read(self) -> tuple[RunConfig, RunReference]:
-        """The config and the reference of run.yaml. Raises UsageError, one line, when either does not hold."""
+        """An existing run. Raises UsageError, one line, when there is none or its run.yaml does not hold."""
+        path = path.absolute()
+        file = path / RUN_YAML
+        if not file.is_file():
+            raise UsageError(f"{path} is no run: it has no {RUN_YAML} (start one with `adrs run TASK`)")
         try:
-            data = yaml.safe_load(self.run_yaml.read_text(encoding="utf-8"))
+            data = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"cannot read {self.run_yaml}: {' '.join(str(error).split())}") from None
+            raise UsageError(f"cannot read {file}: {' '.join(str(error).split())}") from None
         section = data.pop("run", None) if isinstance(data, dict) else None
         if not isinstance(section, dict):
-            raise UsageError(f"{self.run_yaml}: section `run` (task, name, created, version) is missing")
+            raise UsageError(f"{file}: section `run` is missing (task, name, local, created, version)")
         try:
             reference = RunReference.model_validate(section)
         except ValidationError as error:
-            raise UsageError(f"{self.run_yaml}: run.{describe_validation_error(error)}") from None
-        return parse_config(data, str(self.run_yaml)), reference
+            raise UsageError(f"{file}: section `run`: {describe_validation_error(error)}") from None
+        return cls(path, parse_config(data, str(file)), reference)
+
+    @property
+    def task(self) -> str:
+        """What `adrs_ray.task.load_task` takes: a built-in name or an absolute folder."""
+        return self.reference.task
+
+    @property
+    def local(self) -> bool:
+        """Whether the run goes on in one process, without Ray."""
+        return self.reference.local
+
+    def rewrite(self, config: RunConfig, local: bool) -> RunFolder:
+        """The same run with another config, in run.yaml too. Raises JournalRefusedError when it cannot be written."""
+        folder = RunFolder(self.path, config, self.reference.model_copy(update={"local": local}))
+        try:
+            folder._write_yaml()
+        except OSError as error:
+            raise JournalRefusedError(f"cannot write {self.run_yaml}: {error.strerror}") from error
+        return folder
+
+    def _write_yaml(self) -> None:
+        section = yaml.safe_dump({"run": self.reference.model_dump()}, sort_keys=False, allow_unicode=True)
+        write_atomically(self.run_yaml, f"{section}\n{to_yaml(self.config)}")
 
     def write_best(self, source: str, verdict: Mapping[str, Any]) -> None:
         """Put the best program and its verdict in place; a copy for people, the journal is what counts.
@@ -128,21 +150,12 @@ class RunFolder:
         self._write(self.best_program, source)
         self._write(self.best_verdict, json.dumps(verdict, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
-    def post_command(self, kind: str, body: Mapping[str, Any]) -> str:
-        """Leave a command for the run, from any process; returns its id. It is complete or absent to readers.
+    def pending_commands(self, seen: Collection[str]) -> list[Command]:
+        """Commands whose ids are not in `seen` (those that the journal has), in the order they were posted.
 
-        Raises JournalRefusedError when the disk does not take it.
+        A file that is no command is logged in one line, once: it is set aside as `*.bad`.
         """
-        # Ids sort by time, so that commands are taken in the order they were given.
-        command = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-        self._write(self.commands / f"{command}.json", json.dumps({"kind": kind, "body": body}, allow_nan=False))
-        return command
-
-    def pending_commands(self, seen: Collection[str]) -> PendingCommands:
-        """Commands whose ids are not in `seen` (the ids that the journal has). A file that is no command is reported
-        in one line and set aside as `*.bad`, so it is reported once."""
-        commands: list[Command] = []
-        problems: list[str] = []
+        commands = []
         for file in sorted(self.commands.glob("*.json")):
             if file.stem in seen:
                 continue
@@ -151,16 +164,28 @@ class RunFolder:
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                problems.append(f"{file} is no command ({error}): set aside as {file.name}.bad")
-                with contextlib.suppress(FileNotFoundError):
-                    file.rename(file.with_name(file.name + ".bad"))
-        return PendingCommands(tuple(commands), tuple(problems))
+                aside = file.with_name(file.name + ".bad")
+                _log.warning("%s is no command (%s): set aside as %s", file, error, aside.name)
+                with contextlib.suppress(OSError):
+                    file.rename(aside)
+        return commands
 
     def _write(self, path: Path, text: str) -> None:
         try:
             write_atomically(path, text)
         except OSError as error:
             raise JournalRefusedError(f"cannot write {path}: {error.strerror}") from error
+
+
+def post_command(folder: RunFolder, kind: str, body: Mapping[str, Any]) -> str:
+    """Leave a command for a run, from any process; returns its id. A reader sees all of it or nothing.
+
+    Raises JournalRefusedError when the disk does not take it.
+    """
+    # Ids sort by time, so that commands are taken in the order they were given.
+    command = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+    folder._write(folder.commands / f"{command}.json", json.dumps({"kind": kind, "body": body}, allow_nan=False))
+    return command
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -188,15 +213,17 @@ def write_atomically(path: Path, text: str) -> None:
         os.close(folder)
 
 
-def _is_leftover(name: str) -> bool:
-    """Whether `create` itself may have left it when it was interrupted."""
-    return name in {"commands", "best"} or name.startswith(".run.yaml.")
+def _is_leftover(entry: Path) -> bool:
+    """Whether an interrupted `create` may have left it."""
+    if entry.name in {"commands", "best"}:
+        return entry.is_dir() and not any(entry.iterdir())
+    return entry.name.startswith(f".{RUN_YAML}.")
 
 
 def _parse_command(file: Path) -> Command:
     data = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(data, dict) or set(data) != {"kind", "body"}:
-        raise ValueError("expected an object with `kind` and `body`")
+        raise ValueError("expected an object with `kind` and `body` alone")
     if not isinstance(data["kind"], str) or not isinstance(data["body"], dict):
         raise ValueError("`kind` must be a string and `body` an object")
     return Command(file.stem, data["kind"], data["body"])
