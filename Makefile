@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh machine with Python and pip: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH ?=
+DEMO_OUT ?= runs/demo
+
+export RAY_USAGE_STATS_ENABLED = 0
+export RAY_AUTH_MODE ?= disabled
+
+.PHONY: demo test lint types imports unit install install-test bench clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]' $(TORCH)
+	touch $(VENV)/.installed $@
+
+install: $(VENV)/.installed
+install-test: $(VENV)/.installed-test
+
+# The main job for about two minutes: a better transaction scheduler than its seed.
+demo: install
+	rm -rf $(DEMO_OUT)
+	$(BIN)/adrs run txn_offline --islands 2 --max-candidates 100000 --max-wall-s 90 --seed 1 --out $(DEMO_OUT)
+
+test: install-test lint types imports unit
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+imports:
+	$(BIN)/lint-imports
+
+unit:
+	$(BIN)/python -m pytest -q
+
+bench: install
+	$(BIN)/python tests/benchmarks/jail_overhead.py
+	$(BIN)/python tests/benchmarks/journal.py
+	$(BIN)/python tests/benchmarks/txn_kernel.py
+	$(BIN)/python tests/benchmarks/orchestration.py
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
