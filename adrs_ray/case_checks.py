@@ -10,10 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Protocol, cast
+from typing import Any
 
-import numpy as np
-
+from adrs_ray.evaluator.codec import UnencodableError, encode
 from adrs_ray.task import Case, Split, Task, repository_root
 
 HELD_APART: tuple[Split, ...] = ("train", "validation", "test")
@@ -48,8 +47,8 @@ def problem_of_cases(cases: Sequence[object]) -> str | None:
             return f"case {case.id}: seed is {case.seed!r}, expected an int"
         try:
             content_digest(case.public)
-        except TypeError as error:
-            return f"case {case.id}: public{error}"
+        except UnencodableError as error:
+            return f"case {case.id}: public: {error}"
     return None
 
 
@@ -120,39 +119,10 @@ def _input_digest(case: Case) -> str:
     """Equal for cases that are the same problem; hidden data that is not plain is left out."""
     try:
         return content_digest([case.public, case.hidden])
-    except TypeError:
+    except UnencodableError:
         return content_digest([case.public])
 
 
 def content_digest(value: Any) -> str:
-    """A digest over JSON values and numpy arrays (bool, int, uint, float), the same in every process.
-
-    Raises TypeError for anything else; its message continues the name of the value: "['a'][0] is a set, expected ...".
-    """
-    digest = hashlib.sha256()
-    _feed(cast(_Digest, digest), value, "")
-    return digest.hexdigest()[:32]
-
-
-class _Digest(Protocol):
-    def update(self, data: bytes, /) -> None: ...
-
-
-def _feed(digest: _Digest, value: Any, where: str) -> None:
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
-        digest.update(f"{value.dtype.str} {value.shape} ".encode() + value.tobytes())
-    elif value is None or isinstance(value, bool | int | float | str):
-        digest.update(f"{type(value).__name__} {value!r},".encode("utf-8", "surrogatepass"))
-    elif isinstance(value, list | tuple):
-        digest.update(b"[")
-        for index, item in enumerate(value):
-            _feed(digest, item, f"{where}[{index}]")
-        digest.update(b"]")
-    elif isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        digest.update(b"{")
-        for key, item in value.items():
-            digest.update(f"{key!r}:".encode("utf-8", "surrogatepass"))
-            _feed(digest, item, f"{where}[{key!r}]")
-        digest.update(b"}")
-    else:
-        raise TypeError(f"{where} is a {type(value).__name__}, expected JSON values and arrays of numbers")
+    """A digest of a value in the form in which it travels to a candidate; UnencodableError when it cannot travel."""
+    return hashlib.sha256(encode(value)).hexdigest()[:32]

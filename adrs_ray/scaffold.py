@@ -225,11 +225,7 @@ def _check_judge(folder: Path) -> Iterator[Finding]:
         yield Finding("wrong", str(error), "adrs task new shows a judge that works")
         return
     yield Finding("ok", "judge.py defines cases, score and combine")
-    adapter = defined_functions(folder / "adapter.py")
-    needed = "act" if referee else "run"
-    if adapter is not None and needed not in adapter and adapter.intersection(("run", "act")):
-        reason = "judge.py has a referee" if referee else "judge.py has no referee"
-        yield Finding("wrong", f"adapter.py lacks {needed}: {reason}", "referee goes with act, cases alone with run")
+    yield from _check_call(folder / "adapter.py", referee)
     made: dict[Split, list[Case]] = {}
     for split in task.spec.splits:
         try:
@@ -259,6 +255,18 @@ def _check_judge(folder: Path) -> Iterator[Finding]:
             )
         else:
             yield Finding("ok", "the cases are the same when they are made again, here and in another process")
+
+
+def _check_call(adapter: Path, referee: bool) -> Iterator[Finding]:
+    """Whether the adapter has the one of run and act that the judge needs; one that has neither is told elsewhere."""
+    try:
+        defined = defined_functions(adapter)
+    except UsageError:
+        return  # told by _check_adapter
+    needed = "act" if referee else "run"
+    if defined is not None and needed not in defined and defined.intersection(("run", "act")):
+        reason = "judge.py has a referee" if referee else "judge.py has no referee"
+        yield Finding("wrong", f"adapter.py lacks {needed}: {reason}", "referee goes with act, cases alone with run")
 
 
 def _check_seed_runs(task: Task) -> Iterator[Finding]:
