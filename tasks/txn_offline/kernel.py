@@ -15,13 +15,29 @@ Compiled for its one signature when imported and cached on disk, so that a proce
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import numpy as np
 from numba import njit
 
 READ, WRITE = 0, 1
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _cached_per_package(function: _Function) -> _Function:
+    """Give the function a cache file of its own per name of this package.
+
+    What numba caches can only be loaded where a module of the same name can be imported; under another name (a task
+    folder that was moved) it would raise ModuleNotFoundError.
+    """
+    function.__qualname__ = f"{function.__name__}.{__name__}"
+    return function
+
 
 @njit("int64(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64)", cache=True)
+@_cached_per_package
 def makespan(order, first_op, op_key, op_write, op_position, length, keys):  # type: ignore[no-untyped-def]
     """The tick at which the last of the transactions `order` ends, 0 for an empty order.
 

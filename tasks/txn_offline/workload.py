@@ -6,8 +6,9 @@ import the public module). It therefore imports neither the system nor the judge
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +23,12 @@ class Workload:
     """Transactions 0..num_txns-1, parsed from texts such as {"txn0": "w-17 r-5 * * w-3", "txn1": "r-5"}.
 
     A text is a list of ticks separated by blanks: `r-<key>` reads, `w-<key>` writes, `*` passes time. Ids follow the
-    order of the mapping. Raises ValueError naming the transaction and the token that is none of the three.
+    order of the mapping, which may also be JSON text. Raises ValueError naming the transaction and the token that is
+    none of the three.
     """
 
-    def __init__(self, texts: Mapping[str, str]) -> None:
+    def __init__(self, workload: Mapping[str, str] | str) -> None:
+        texts: Mapping[str, str] = json.loads(workload) if isinstance(workload, str) else workload
         self.txns: list[list[Operation]] = [_parse(name, text) for name, text in texts.items()]
         self.num_txns = len(self.txns)
         keys = {key: i for i, key in enumerate(dict.fromkeys(op[1] for txn in self.txns for op in txn))}
@@ -45,9 +48,9 @@ class Workload:
 
         An id that occurs twice is placed twice. Raises ValueError naming an entry that is no transaction id.
         """
-        order = np.ascontiguousarray(sequence)
-        if order.dtype != np.int64 or order.ndim != 1:
-            order = _as_ids(sequence)
+        order = np.asarray(sequence)
+        if order.dtype != np.int64 or order.ndim != 1 or not order.flags.c_contiguous:
+            order = _as_ids(order)
         total = int(makespan(order, *self._kernel_input))
         if total < 0:
             index = -1 - total
@@ -91,8 +94,7 @@ def _parse(name: str, text: str) -> list[Operation]:
     return operations
 
 
-def _as_ids(sequence: object) -> npt.NDArray[np.int64]:
-    order = np.array(sequence)
+def _as_ids(order: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     if order.size == 0 and order.ndim == 1:
         return np.zeros(0, dtype=np.int64)
     if order.ndim != 1 or order.dtype.kind not in "iu":
