@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Sequence
 
 import ray
-from adrs_ray.storage.runfolder import RunFolder
 from ray.exceptions import RayTaskError
 
 from adrs_ray.config import RunConfig
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.ledger import RunStatus
 from adrs_ray.search import RunResult, Search, Seed, StopSwitch
+from adrs_ray.storage.runfolder import RunFolder
 from adrs_ray.storage.sqlite import SqliteJournal
 from adrs_ray.task import Task
 from cluster.evaluator import RayEvaluator, start_slots

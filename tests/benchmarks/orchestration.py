@@ -1,0 +1,226 @@
+"""What the orchestration costs: CPU per candidate of runner + island + journal (+ Ray), on a trivial task.
+
+    python tests/benchmarks/orchestration.py [--candidates 5000] [--ray]
+
+The generator answers in constant time (a new literal in a five-line program), the evaluator answers at once and runs
+nothing (jail off, no fork), the journal is SQLite with fsync in a temporary folder. "flat" is the CPU of the last
+tenth of the candidates over that of the second tenth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adrs_ray.candidate import CaseResult, Completion, Evaluation, Verdict
+from adrs_ray.config import GeneratorConfig, RunConfig, override
+from adrs_ray.evaluator import EvaluationJob
+from adrs_ray.generator import GenerationRequest
+from adrs_ray.ledger import Ledger
+from adrs_ray.runner import IslandLoop
+from adrs_ray.search import Search, Seed, StopSwitch
+from adrs_ray.storage.runfolder import RunFolder
+from adrs_ray.storage.sqlite import SqliteJournal
+from adrs_ray.task import Task, TaskSpec
+
+SEED = "# EVOLVE-BLOCK-START\ndef f(x):\n    y = x + 1\n    return y * 2\n# EVOLVE-BLOCK-END\n"
+
+
+class ConstantModel:
+    """A new program in constant time: the candidate's number becomes a literal."""
+
+    name = "constant"
+    paid = False
+    redraws = 0
+
+    def __init__(self, _: GeneratorConfig | None = None) -> None:
+        pass
+
+    async def complete(self, request: GenerationRequest) -> Completion:
+        _, island, decision = request.rng_key
+        return Completion(SEED.replace("x + 1", f"x + {decision}{island}7"), self.name, "literal")
+
+
+class ConstantEvaluator:
+    """A verdict at once."""
+
+    slots = 4
+
+    async def start(self) -> None: ...
+
+    async def evaluate(self, job: EvaluationJob) -> Verdict:
+        score = (hash(job.candidate) % 1000) / 1000
+        cases = (CaseResult("a", {"x": score}, 0.0, 0.0),)
+        return Evaluation(score, {"x": score}, cases, "unsafe", 0.0)
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class Measured:
+    name: str
+    candidates: int
+    wall_s: float
+    cpu_ms: dict[str, float]
+    """CPU per candidate by part, in milliseconds."""
+    flat: float
+
+
+def trivial_task() -> Task:
+    spec = TaskSpec(name="trivial", summary="nothing", splits=("train",))
+    return Task(spec, Path(), "native", SEED, Path(), lambda: None)  # type: ignore[arg-type, return-value]
+
+
+def config_for(candidates: int) -> RunConfig:
+    return override(RunConfig(), {"budget.max_candidates": candidates, "islands.count": 2, "islands.in_flight": 8})
+
+
+def measure_local(candidates: int, folder: Path) -> Measured:
+    config = config_for(candidates)
+    run = RunFolder.create(folder / "local", config, "trivial", True)
+    samples: list[tuple[int, float]] = []
+
+    async def main() -> None:
+        journal = SqliteJournal.open(run.journal)
+        ledger = await Ledger.open(journal, config)
+        evaluator = ConstantEvaluator()
+
+        class Host:
+            async def run_island(self, number: int) -> None:
+                await IslandLoop(number, config, SEED, ConstantModel(), evaluator, ledger).run()
+
+        def sample(status: Any) -> None:
+            samples.append((status.candidates, time.process_time()))
+
+        search = Search(trivial_task(), config, run, ledger, evaluator, Host(), sample, StopSwitch())
+        await search.run([Seed(SEED, "seed")])
+        await journal.close()
+
+    started, cpu = time.perf_counter(), time.process_time()
+    asyncio.run(main())
+    wall, total = time.perf_counter() - started, time.process_time() - cpu
+    return Measured("--local", candidates, wall, {"all in one process": 1000 * total / candidates}, flat(samples))
+
+
+def measure_ray(candidates: int, folder: Path) -> Measured:
+    import ray
+
+    from cluster.evaluator import RayEvaluator
+    from cluster.island import RayHost
+    from cluster.ledger import RayLedger, start_ledger
+    from cluster.runtime import connect
+
+    config = config_for(candidates)
+    run = RunFolder.create(folder / "ray", config, "trivial", False)
+    journal = SqliteJournal.open(run.journal)
+    asyncio.run(journal.close())
+    connect(None, 4)
+    samples: list[tuple[int, float]] = []
+    total: dict[str, float] = {}
+
+    async def main() -> None:
+        actor = start_ledger(run.journal, journal.epoch, config)
+        slots = [ray.remote(ConstantEvaluator).options(num_cpus=0, max_concurrency=64).remote() for _ in range(2)]
+        ledger = RayLedger(actor, journal.epoch)
+        await ledger.start_epoch()
+        host = RayHost(config, SEED, actor, journal.epoch, slots, ConstantModel)
+        evaluator = RayEvaluator(slots)
+        await evaluator.start()
+        before = cpu_by_part()
+
+        def sample(status: Any) -> None:
+            samples.append((status.candidates, sum(cpu_by_part().values())))
+
+        search = Search(trivial_task(), config, run, ledger, evaluator, host, sample, StopSwitch())
+        await search.run([Seed(SEED, "seed")])
+        sample(await ledger.status())
+        after = cpu_by_part()
+        total.update({part: after[part] - before.get(part, 0.0) for part in after})
+
+    started = time.perf_counter()
+    asyncio.run(main())
+    wall = time.perf_counter() - started
+    ray.shutdown()
+    per_candidate = {part: 1000 * seconds / candidates for part, seconds in total.items()}
+    return Measured("on Ray", candidates, wall, per_candidate, flat(samples))
+
+
+def cpu_by_part() -> dict[str, float]:
+    """CPU seconds of the processes of this run, by what they are."""
+    parents, names, seconds = {}, {}, {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        pid = int(entry.name)
+        parents[pid] = int(fields[1])
+        names[pid] = command
+        seconds[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    parts: dict[str, float] = {}
+    for pid, spent in seconds.items():
+        ancestor = pid
+        while ancestor not in (0, 1, os.getpid()):
+            ancestor = parents.get(ancestor, 0)
+        if ancestor == os.getpid():
+            part = part_of(pid, names[pid])
+            parts[part] = parts.get(part, 0.0) + spent
+    return parts
+
+
+def part_of(pid: int, command: str) -> str:
+    if pid == os.getpid():
+        return "driver"
+    for name, part in (
+        ("LedgerActor", "journal actor"),
+        ("IslandActor", "island actors"),
+        ("ConstantEvaluator", "evaluator actors"),
+    ):
+        if name in command:
+            return part
+    return "raylet, gcs, idle workers"
+
+
+def flat(samples: list[tuple[int, float]]) -> float:
+    """CPU per candidate in the last tenth over that in the second tenth."""
+    done = samples[-1][0]
+
+    def at(count: float) -> float:
+        before = max((s for s in samples if s[0] <= count), key=lambda s: s[0])
+        after = min((s for s in samples if s[0] >= count), key=lambda s: s[0])
+        if after[0] == before[0]:
+            return before[1]
+        return before[1] + (after[1] - before[1]) * (count - before[0]) / (after[0] - before[0])
+
+    return (at(done) - at(0.9 * done)) / (at(0.2 * done) - at(0.1 * done))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--candidates", type=int, default=5000)
+    parser.add_argument("--ray", action="store_true", help="on Ray, too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [measure_local(options.candidates, Path(folder))]
+        if options.ray:
+            rows.append(measure_ray(options.candidates, Path(folder)))
+    print("| where | candidates | candidates/s | CPU ms per candidate | of these | flat |")
+    print("|---|---|---|---|---|---|")
+    for row in rows:
+        parts = ", ".join(f"{part} {ms:.2f}" for part, ms in sorted(row.cpu_ms.items()))
+        rate = row.candidates / row.wall_s
+        total = sum(row.cpu_ms.values())
+        print(f"| {row.name} | {row.candidates} | {rate:.0f} | {total:.2f} | {parts} | {row.flat:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
