@@ -20,21 +20,25 @@ class EventKind(StrEnum):
     """What an event says. SETTLED kinds end a candidate: ADMITTED and REJECTED share one event id per candidate."""
 
     RUN_STARTED = "run_started"
-    """A writer took the journal over: body {epoch, host, pid, version, resumed}."""
+    """A writer took the journal over: body {host, pid, version}."""
     PROPOSED = "proposed"
+    """A paid request is about to be sent: body {decision, operator}."""
     GENERATED = "generated"
-    """Body {operator, parents, source (text ref), fingerprint, model, draws}."""
+    """Body {decision, operator, parents, source (text ref), fingerprint, model, draws, detail}."""
     MEASURED = "measured"
     """Body {stage, split, repeat, verdict (adrs_ray.candidate.verdict_to_json)}."""
     ADMITTED = "admitted"
-    """Body {score, metrics, fingerprint, descriptor, kept, operator, parents, source (text ref)}."""
+    """Body {score, metrics, descriptor, decision, operator, parents, fingerprint, source (text ref)}."""
     REJECTED = "rejected"
-    """Body {failure, detail, case, fingerprint, operator, parents}."""
+    """Body {failure, detail, case, decision, operator, parents, fingerprint, source (text ref or None)}."""
     LOST = "lost"
+    """A worker died with an evaluation under way."""
     MIGRATED = "migrated"
-    """Body {to (island), score, metrics, fingerprint, descriptor, source (text ref)}."""
+    """Under the number of the island that receives: body {from, score, metrics, fingerprint, descriptor, source}."""
     COMMAND = "command"
+    """A command from outside, id `command:<command id>`: body {kind, body}."""
     GRANT = "grant"
+    """Body {count}: so many more candidates for the island; or {reopened}: it starts with so many under way."""
     RUN_ENDED = "run_ended"
     """Body {reason, wall_s, candidates, champion}."""
 
@@ -87,13 +91,24 @@ def measured_id(candidate: str, stage: str, split: str, repeat: int) -> str:
 
 
 def dump_body(body: Mapping[str, Any]) -> str:
-    """The stored form of a body: compact JSON, NaN refused (ValueError)."""
-    return json.dumps(body, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    """The stored form of a body: compact JSON.
+
+    Raises ValueError for NaN and infinities, TypeError for what JSON does not have.
+    """
+    text = json.dumps(body, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A lone surrogate (undecodable output of a candidate) has no UTF-8; escaped it survives.
+        text = json.dumps(body, separators=(",", ":"), allow_nan=False)
+    return text
 
 
 class Journal(Protocol):
     """Append-only, idempotent, fenced.
 
+    - Bodies are JSON: mappings with string keys, lists, strings, finite numbers, booleans, None. An append may return
+      the mapping it was given as the body of a new event; it must not be changed afterwards.
     - `append` is atomic: all events of a batch become visible together or none does. When it returns they are durable
       (fsynced, for SQLite). Events whose id is already recorded are left out, and the recorded event is returned in
       their place: the loser adopts the winner's verdict.
