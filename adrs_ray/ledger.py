@@ -7,11 +7,11 @@ journal is a view that is rebuilt by reading the journal again.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import os
 import socket
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from adrs_ray import __version__
 from adrs_ray.budget import Purse
@@ -20,6 +20,7 @@ from adrs_ray.config import RunConfig
 from adrs_ray.island import SEED_ISLAND
 from adrs_ray.storage.events import measurement_of
 from adrs_ray.storage.journal import SETTLED, Event, EventKind, Journal
+from adrs_ray.storage.views import RunView
 
 LEADERS = 100
 """Best train candidates kept at hand (the largest `finish.top_k`)."""
@@ -64,66 +65,16 @@ class RunStatus:
     """Ids of commands already obeyed."""
 
 
-@dataclass(slots=True)
-class _Tally:
-    candidates: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    islands: dict[int, IslandStatus] = field(default_factory=dict)
-    leaders: list[Leader] = field(default_factory=list)
-    judged: dict[str, dict[str, Verdict]] = field(default_factory=dict)
-    since_best: int = 0
-    reexecuted: int = 0
-    starts: int = 0
-    commands: set[str] = field(default_factory=set)
-
-    def apply(self, event: Event) -> None:
-        if event.kind in SETTLED:
-            self._settle(event)
-        elif event.kind is EventKind.MEASURED:
-            self.reexecuted += event.body["verdict"]["attempts"] - 1
-            if event.body["split"] != "train" and event.candidate is not None:
-                verdict = measurement_of(event).verdict
-                self.judged.setdefault(event.candidate, {})[event.body["split"]] = verdict
-        elif event.kind is EventKind.COMMAND:
-            self.commands.add(event.id.removeprefix("command:"))
-        elif event.kind is EventKind.RUN_STARTED:
-            self.starts += 1
-
-    def _settle(self, event: Event) -> None:
-        self.candidates += 1
-        self.since_best += 1
-        island = self.islands.get(event.island, IslandStatus())
-        best = island.best
-        if event.kind is EventKind.REJECTED:
-            self.failures[event.body["failure"]] += 1
-        else:
-            score = event.body["score"]
-            best = score if best is None else max(best, score)
-            self._lead(event, score)
-        self.islands[event.island] = IslandStatus(island.candidates + 1, best)
-
-    def _lead(self, event: Event, score: float) -> None:
-        assert event.candidate is not None
-        if len(self.leaders) == LEADERS and score <= self.leaders[-1].score:
-            return
-        if not self.leaders or score > self.leaders[0].score:
-            self.since_best = 0
-        body = event.body
-        leader = Leader(event.candidate, score, body["metrics"], body["source"], event.island, body["operator"])
-        self.leaders.append(leader)
-        self.leaders.sort(key=lambda leader: -leader.score)
-        del self.leaders[LEADERS:]
-
-
 class Ledger:
     """A journal with its counts and its purse."""
 
     def __init__(self, journal: Journal, config: RunConfig) -> None:
         self._journal = journal
         self._config = config
-        self._tally = _Tally()
+        self._view = RunView()
+        self._leaders: list[Leader] = []
+        self._judged: dict[str, dict[str, Verdict]] = {}
         self._purse = Purse(config.budget.max_candidates)
-        self._applied_seq = 0
         self._granting = asyncio.Lock()
         self._requests: set[str] = set()
         """Grants given in this epoch, so that one whose answer was lost is not given twice."""
@@ -187,18 +138,22 @@ class Ledger:
         self._purse.close()
 
     async def status(self) -> RunStatus:
-        tally = self._tally
+        view = self._view
+        islands = {
+            number: IslandStatus(island.terminal, None if island.best is None else island.best.score)
+            for number, island in view.islands.items()
+        }
         return RunStatus(
-            candidates=tally.candidates,
+            candidates=view.terminal,
             max_candidates=self._config.budget.max_candidates,
-            failures=dict(tally.failures),
-            islands=dict(tally.islands),
-            leaders=tuple(tally.leaders),
-            judged={name: dict(verdicts) for name, verdicts in tally.judged.items()},
-            since_best=tally.since_best,
-            reexecuted=tally.reexecuted,
-            resumes=max(0, tally.starts - 1),
-            commands=frozenset(tally.commands),
+            failures={kind.value: count for kind, count in view.failures.items()},
+            islands=islands,
+            leaders=tuple(self._leaders),
+            judged={name: dict(verdicts) for name, verdicts in self._judged.items()},
+            since_best=view.since_best,
+            reexecuted=view.reexecuted,
+            resumes=view.resumes,
+            commands=frozenset(view.commands),
         )
 
     async def close(self) -> None:
@@ -207,11 +162,24 @@ class Ledger:
     def _apply(self, recorded: Sequence[Event]) -> None:
         """Count events in the order of the journal, each once: appends are acknowledged in that order."""
         for event in sorted(recorded, key=lambda event: event.seq):
-            if event.seq <= self._applied_seq:
+            if event.seq <= self._view.seq:
                 continue
-            self._applied_seq = event.seq
-            self._tally.apply(event)
+            self._view.apply(event)
             self._account(event)
+            if event.kind is EventKind.ADMITTED:
+                self._lead(event)
+            elif event.kind is EventKind.MEASURED and event.body["split"] != "train" and event.candidate is not None:
+                verdict = measurement_of(event).verdict
+                self._judged.setdefault(event.candidate, {})[event.body["split"]] = verdict
+
+    def _lead(self, event: Event) -> None:
+        assert event.candidate is not None
+        body, score = event.body, event.body["score"]
+        if len(self._leaders) == LEADERS and score <= self._leaders[-1].score:
+            return
+        leader = Leader(event.candidate, score, body["metrics"], body["source"], event.island, body["operator"])
+        bisect.insort_right(self._leaders, leader, key=lambda leader: -leader.score)
+        del self._leaders[LEADERS:]
 
     def _account(self, event: Event) -> None:
         """The purse is a view, too: a journal process that restarts knows what it had granted."""

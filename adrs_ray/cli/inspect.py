@@ -1,0 +1,204 @@
+"""`adrs status`, `adrs best`, `adrs show`: what the journal of a run says. They write nothing and need no running run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from adrs_ray.storage.reader import JournalReader
+    from adrs_ray.storage.runfolder import RunFolder
+    from adrs_ray.storage.views import Admitted, RunView, SplitResult
+
+Run = Annotated[Path, typer.Argument(help="Run folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def register(root: typer.Typer) -> None:
+    root.command()(status)
+    root.command()(best)
+    root.command()(show)
+
+
+@contextmanager
+def _opened(run: Path) -> Iterator[tuple[RunFolder, JournalReader, RunView]]:
+    from adrs_ray.storage.reader import JournalReader
+    from adrs_ray.storage.runfolder import RunFolder
+    from adrs_ray.storage.views import RunView
+
+    folder = RunFolder.open(run)
+    with JournalReader(folder.journal) as reader:
+        yield folder, reader, RunView.of(reader.replay())
+
+
+def status(run: Run, as_json: Json = False) -> None:
+    """How far a run is: candidates, best, failures, islands, starts, looks at the test split."""
+    with _opened(run) as (folder, _, view):
+        data: dict[str, Any] = {
+            "run": str(folder.path),
+            "task": folder.task,
+            "state": "going on, or killed" if view.end is None else f"ended: {view.end['reason']}",
+            "candidates": view.terminal,
+            "max_candidates": folder.config.budget.max_candidates,
+            "under_way": len(view.pending),
+            "failures": {kind.value: count for kind, count in sorted(view.failures.items())},
+            "best": None if view.best is None else {"id": view.best.candidate, "score": view.best.score},
+            "champion": view.champion,
+            "islands": {
+                "seeds" if n < 0 else str(n): {
+                    "candidates": island.terminal,
+                    "best": None if island.best is None else island.best.score,
+                    "migrants": island.migrants,
+                }
+                for n, island in sorted(view.islands.items())
+            },
+            "starts": len(view.epochs),
+            "reexecuted": view.reexecuted,
+            "test_looks": view.test_looks,
+        }
+    if as_json:
+        typer.echo(json.dumps(data))
+        return
+    for key, value in data.items():
+        if isinstance(value, dict):
+            typer.echo(f"{key}:")
+            for name, entry in value.items():
+                typer.echo(f"  {name}: {_flat(entry)}")
+        else:
+            typer.echo(f"{key}: {value}")
+
+
+def _flat(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
+def best(
+    run: Run,
+    program: Annotated[bool, typer.Option("--program", help="Print the program's text alone.")] = False,
+    count: Annotated[int, typer.Option("--top", help="How many of the best to list.", min=1)] = 5,
+    as_json: Json = False,
+) -> None:
+    """The best programs of a run on train, and what validation and test said of them. The champion comes first."""
+    from adrs_ray.errors import RunError
+
+    with _opened(run) as (folder, reader, view):
+        ranked = view.top(count)
+        if not ranked:
+            raise RunError(f"{folder.path}: no valid candidate yet ({view.terminal} ended, see `adrs status`)")
+        champion = view.admitted.get(view.champion or "")
+        if champion is not None:
+            ranked = [champion, *(entry for entry in ranked if entry is not champion)][:count]
+        if program:
+            typer.echo(reader.texts([ranked[0].source])[ranked[0].source], nl=False)
+        elif as_json:
+            typer.echo(json.dumps([_entry(view, entry) for entry in ranked]))
+        else:
+            _print_best(folder, view, ranked)
+
+
+def _entry(view: RunView, entry: Admitted) -> dict[str, Any]:
+    held_out = {s: _result(r[entry.candidate]) for s, r in view.held_out.items() if entry.candidate in r}
+    return {
+        "id": entry.candidate,
+        "score": entry.score,
+        "metrics": dict(entry.metrics),
+        "operator": entry.operator,
+        "parents": list(view.lineage[entry.candidate].parents),
+        "held_out": held_out,
+    }
+
+
+def _result(result: SplitResult) -> float | str | None:
+    return result.score if result.failure is None else result.failure.value
+
+
+def _print_best(folder: RunFolder, view: RunView, ranked: list[Admitted]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    splits = [split for split in ("validation", "test", "stress") if split in view.held_out]
+    table = Table("candidate", "train", *splits, "operator", "parents")
+    for entry in ranked:
+        held_out = _entry(view, entry)["held_out"]
+        cells = [_number(held_out.get(split)) for split in splits]
+        name = f"{entry.candidate} (champion)" if entry.candidate == view.champion else entry.candidate
+        table.add_row(
+            name, _number(entry.score), *cells, entry.operator, ", ".join(view.lineage[entry.candidate].parents)
+        )
+    others = sorted({name for results in view.held_out.values() for name in results} - {e.candidate for e in ranked})
+    for name in others:
+        if name.startswith("baseline-") or name == "seed-0":
+            cells = [_number(_of(view, split, name)) for split in splits]
+            table.add_row(name.removeprefix("baseline-"), "-", *cells, "", "")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"program: {folder.best_program}", soft_wrap=True)
+
+
+def _of(view: RunView, split: str, name: str) -> float | str | None:
+    result = view.held_out[split].get(name)
+    return None if result is None else _result(result)
+
+
+def _number(value: float | str | None) -> str:
+    return "-" if value is None else value if isinstance(value, str) else f"{value:.6g}"
+
+
+def show(
+    run: Run,
+    candidate: Annotated[
+        str | None, typer.Argument(help="A candidate's id; without one, the run's improvements.")
+    ] = None,
+) -> None:
+    """One candidate in full (program, verdicts, lineage), or how the best score of a run rose."""
+    from adrs_ray.errors import UsageError
+
+    with _opened(run) as (_, reader, view):
+        if candidate is None:
+            typer.echo("ended  candidate   train score  operator")
+            for step in view.improvements:
+                best_one = step.best
+                typer.echo(f"{step.terminal:5}  {best_one.candidate:10}  {best_one.score:11.6g}  {best_one.operator}")
+            typer.echo(f"{view.terminal:5}  in all")
+            return
+        if candidate not in view.candidates:
+            raise UsageError(f"no candidate {candidate!r} in {run}: `adrs best {run}` lists some")
+        _show_candidate(reader, view, candidate)
+
+
+def _show_candidate(reader: JournalReader, view: RunView, candidate: str) -> None:
+    from adrs_ray.storage.journal import EventKind
+
+    lineage = view.lineage.get(candidate)
+    typer.echo(f"candidate: {candidate}, {view.candidates[candidate].name.lower()}")
+    if lineage is not None:
+        typer.echo(f"operator:  {lineage.operator}")
+        chain = [candidate]
+        while (step := view.lineage.get(chain[-1])) is not None and step.parents:
+            chain.append(step.parents[0])
+        typer.echo(f"lineage:   {' <- '.join(chain)}")
+    source = None
+    for event in reader.replay():
+        if event.candidate != candidate:
+            continue
+        body = event.body
+        source = body.get("source") or source
+        if event.kind is EventKind.MEASURED:
+            verdict = body["verdict"]
+            outcome = (
+                f"score {verdict['score']:.6g}" if "score" in verdict else f"{verdict['failure']}: {verdict['detail']}"
+            )
+            typer.echo(f"{body['split']}: {outcome} ({verdict['wall_s']:.2f} s, trust {verdict['trust']})")
+            for name, value in verdict.get("metrics", {}).items():
+                typer.echo(f"  {name}: {value:.6g}")
+            for name, ref in verdict["artifacts"].items():
+                typer.echo(f"  {name}:\n{reader.texts([ref])[ref]}")
+        elif event.kind is EventKind.REJECTED:
+            typer.echo(f"rejected: {body['failure']}: {body['detail']}")
+    if source is not None:
+        typer.echo(reader.texts([source])[source], nl=False)
