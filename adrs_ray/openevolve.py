@@ -43,7 +43,6 @@ MAX_ARTIFACT_CHARS = 20_000
 
 _ADAPTER = Path(__file__).parent / "evaluator" / "openevolve_adapter.py"
 _SHIMS = Path(__file__).parent / "evaluator" / "openevolve_shims"
-_PRELOADED_LIBRARIES = frozenset({"numpy", "scipy"})
 _NO_NUMBERS = frozenset({"error", STAGES_PASSED})
 """Metrics that say how an evaluation went, not how good the program is: no part of the mean."""
 
@@ -152,6 +151,7 @@ def load_openevolve(folder: Path) -> Task:
     if not (folder / EVALUATOR).is_file():
         raise UsageError(f"{folder} lacks {EVALUATOR} with a function evaluate(program_path)")
     config = _read_config(folder / "config.yaml")
+    _parse(program)
     defined = defined_functions(folder / EVALUATOR)
     if defined is not None and "evaluate" not in defined:
         raise UsageError(f"{folder / EVALUATOR} must define evaluate(program_path), which returns a dict of metrics")
@@ -163,24 +163,17 @@ def load_openevolve(folder: Path) -> Task:
         seed_source=_read(program),
         adapter_path=_ADAPTER,
         judge_factory=OpenEvolveJudge,
-        foreign=foreign_settings(folder, program, cascade, config.evaluator.cascade_thresholds),
+        foreign=foreign_settings(cascade, config.evaluator.cascade_thresholds),
     )
 
 
-def foreign_settings(folder: Path, program: Path, cascade: bool, thresholds: Sequence[float]) -> dict[str, Any]:
+def foreign_settings(cascade: bool, thresholds: Sequence[float]) -> dict[str, Any]:
     """What the jailed adapter must know, ready for JSON."""
-    libraries = {
-        name
-        for path in (folder / EVALUATOR, program)
-        for name in _top_level_imports(_parse(path))
-        if name.partition(".")[0] in _PRELOADED_LIBRARIES
-    }
     return {
         "evaluator": EVALUATOR,
         "cascade": cascade,
         "thresholds": [float(threshold) for threshold in thresholds],
         "shims": str(_SHIMS),
-        "preload": sorted(libraries),
     }
 
 
@@ -250,16 +243,6 @@ def _parse(path: Path) -> ast.Module:
         return ast.parse(_read(path), filename=str(path))
     except (SyntaxError, ValueError) as error:
         raise UsageError(f"{path} is no Python: {_one_line(error)}") from None
-
-
-def _top_level_imports(tree: ast.Module) -> set[str]:
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-    return names
 
 
 def _metrics(found: Any) -> dict[str, float]:

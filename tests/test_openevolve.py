@@ -199,7 +199,6 @@ def test_metrics_of_other_number_types_and_texts(tmp_path: Path) -> None:
             }
     """
     task = load_task(write_folder(tmp_path, evaluator))
-    assert task.foreign["preload"] == ["numpy"]
     result = judged(task, raw_output(task, PROGRAM))
     assert result.metrics == {"a": 0.5, "b": 3.0, "c": 1.0, "d": 0.25, "e": 0.25, "f": 2.0, "7": 1.0}
     assert result.score == pytest.approx(8 / 7)
@@ -326,7 +325,11 @@ def test_wrong_folders_are_one_line(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, "def evaluate_stage1(path):\n    return {}\n")
     with pytest.raises(UsageError, match=r"evaluator\.py must define evaluate\(program_path\)"):
         load_task(folder)
+    (folder / "initial_program.py").write_text("def answer(\n")
+    with pytest.raises(UsageError, match=r"initial_program\.py is no Python: "):
+        load_task(folder)
     (folder / "evaluator.py").write_text("def evaluate(\n")
+    (folder / "initial_program.py").write_text(PROGRAM)
     with pytest.raises(UsageError, match=r"evaluator\.py is no Python: "):
         load_task(folder)
     (folder / "evaluator.py").write_bytes(b"\xff")

@@ -31,8 +31,7 @@ _folder = ""
 def configure(foreign: dict[str, Any], folder: str) -> None:
     """Take the folder's settings (`adrs_ray.openevolve.foreign_settings`); called once, in the fork server.
 
-    What the fork server imports here, every child has without reading it again: the named libraries and the shims,
-    but never the folder's own code.
+    The shims are imported here, as the jail does not let children read them; the folder's own code never is.
     """
     global _folder
     _foreign.clear()
@@ -40,11 +39,8 @@ def configure(foreign: dict[str, Any], folder: str) -> None:
     _folder = str(folder)
     if foreign["shims"] not in sys.path:
         sys.path.append(foreign["shims"])
-    for name in (*foreign["preload"], *_shim_modules(foreign["shims"])):
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            continue  # the evaluator may be able to do without it; if not, its own import says so
+    for name in _shim_modules(foreign["shims"]):
+        importlib.import_module(name)
 
 
 def _shim_modules(shims: str) -> list[str]:
