@@ -43,7 +43,7 @@ async def run_on_ray(
     on_connected()
     try:
         if config.cluster.address is not None and config.evaluator.slots is None:
-            slots = max(1, int(ray.cluster_resources().get("CPU", 1) // task.spec.cpus))
+            slots = max(1, int(cluster_cpus() // task.spec.cpus))
         ledger_actor = start_ledger(folder.journal, epoch, config)
         actors = start_slots(task, folder.task, config, slots)
         ledger = RayLedger(ledger_actor, epoch)
@@ -62,6 +62,12 @@ async def run_on_ray(
         raise
     finally:
         ray.shutdown()
+
+
+def cluster_cpus() -> float:
+    """CPUs of the cluster that was joined."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources.get("CPU", 1.0)
 
 
 async def _take_epoch(folder: RunFolder, fence: bool) -> int:

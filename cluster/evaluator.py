@@ -74,7 +74,9 @@ class RayEvaluator:
             slot = self._least_busy()
             self._in_flight[slot] += 1
             try:
-                return await self._actors[slot].evaluate.remote(replace(job, attempts=job.attempts + losses))  # type: ignore[no-any-return]
+                again = replace(job, attempts=job.attempts + losses)
+                verdict: Verdict = await self._actors[slot].evaluate.remote(again)
+                return verdict
             except RayActorError as error:
                 losses += 1
                 if losses > LOSSES_ALLOWED:

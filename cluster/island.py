@@ -80,7 +80,7 @@ class RayHost:
     async def run_island(self, number: int) -> None:
         actor_class = ray.remote(IslandActor).options(num_cpus=0, max_restarts=0, name=None)
         while True:
-            actor = actor_class.remote(
+            actor: Any = actor_class.remote(
                 number,
                 self._config.model_dump(),
                 self._seed_source,

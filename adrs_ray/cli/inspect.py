@@ -1,4 +1,4 @@
-"""`adrs status`, `adrs best`, `adrs show`: what the journal of a run says. They write nothing and need no running run."""
+"""`adrs status`, `adrs best`, `adrs show`: what the journal of a run says. They write nothing."""
 
 from __future__ import annotations
 
