@@ -28,6 +28,10 @@ _MODULE = "candidate"
 _FILE = "<candidate>"
 
 
+class InterfaceError(Exception):
+    """The program defines neither entry function."""
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """A compiled candidate. It is executed per case, because its top level may import that case's workloads."""
@@ -45,7 +49,7 @@ def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:
     """The candidate's schedules on the workload texts `public["workloads"]`.
 
     Gives {"schedules": [...]}, a list of ids each; whatever is no schedule comes back as a text that says what it is,
-    for the judge to refuse. Raises what the candidate raises, and AttributeError when it has neither entry function.
+    for the judge to refuse. Raises InterfaceError, and whatever the candidate raises.
     """
     texts: Sequence[Mapping[str, str]] = public["workloads"]
     with _public_modules(texts):
@@ -65,7 +69,7 @@ def _schedules(module: ModuleType, texts: Sequence[Mapping[str, str]]) -> list[A
             return [f"get_random_costs returned {_describe(answer)}, expected (makespan, schedules, ...)"]
         return [_plain(schedule) for schedule in answer[1]]
     if not callable(getattr(module, "get_best_schedule", None)):
-        raise AttributeError("the program defines neither get_best_schedule(workload, num_seqs) nor get_random_costs()")
+        raise InterfaceError("the program defines neither get_best_schedule(workload, num_seqs) nor get_random_costs()")
     schedules: list[Any] = []
     for text in texts:
         answer = module.get_best_schedule(Workload(text), NUM_SEQS)

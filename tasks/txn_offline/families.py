@@ -2,7 +2,7 @@
 
 The public triple has one workload of each shape below; `train` and `validation` are made of the same shapes with
 other parameters and seeds, so that what is learned on them carries over. Everything comes from
-`numpy.random.default_rng(seed)`: the same seed gives the same texts on every machine.
+`numpy.random.default_rng(seed)`; a test holds the digests of the texts, so that a numpy that draws differently is seen.
 
 - `ycsb`: n distinct keys per transaction, popularity by Zipf, each read or written (YCSB, Cooper et al., SoCC 2010:
   transactions over a Zipf-popular key space, 50 % updates in workload A). Keys are visited in nearly one global
