@@ -8,16 +8,12 @@ This is the only module of ours that a task may import.
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import math
 import os
-import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import yaml
@@ -25,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from adrs_ray.candidate import CaseResult
 from adrs_ray.errors import UsageError
+from adrs_ray.private_import import import_private
 
 __all__ = [
     "SPLITS",
@@ -44,6 +41,7 @@ __all__ = [
     "UsageError",
     "builtin_tasks",
     "data_file",
+    "import_private",
     "load_task",
 ]
 
@@ -307,22 +305,6 @@ def register_for_messages(model: type[BaseModel]) -> type[BaseModel]:
     """Let `describe_validation_error` list the accepted keys of another top-level model."""
     _MODELS_BY_TITLE[model.__name__] = model
     return model
-
-
-def import_private(folder: Path, module: str) -> ModuleType:
-    """Import `<folder>/<module>.py` as part of a package with a private name, so that no user's folder shadows ours.
-
-    The package name is a function of the path: the same in every process, as numba's disk cache needs.
-    """
-    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:10]
-    package = f"_adrs_task_{folder.name}_{digest}"
-    if package not in sys.modules:
-        spec = importlib.util.spec_from_loader(package, loader=None, is_package=True)
-        assert spec is not None
-        root = importlib.util.module_from_spec(spec)
-        root.__path__ = [str(folder)]
-        sys.modules[package] = root
-    return importlib.import_module(f"{package}.{module}")
 
 
 def _load_judge(folder: Path) -> Judge:

@@ -1,0 +1,99 @@
+"""Frames between the worker and a candidate's process, over a stream socket.
+
+A frame: 4 bytes length of the body (big endian), 16 bytes nonce, body. The worker draws the nonce of a child and the
+child learns it from the first frame: bytes that a program writes to the descriptor without knowing it are a forgery.
+
+Standard library only: fork servers load this file by its path.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+NONCE_BYTES = 16
+_HEADER_BYTES = 4 + NONCE_BYTES
+_MESSAGE_BYTES = 1 << 16
+
+
+class ForgedFrameError(Exception):
+    """A frame without the nonce, or one that nobody asked for."""
+
+
+class OversizedFrameError(Exception):
+    """A frame longer than agreed."""
+
+
+def frame(nonce: bytes, body: bytes) -> bytes:
+    """The bytes of a frame."""
+    return b"".join((len(body).to_bytes(4, "big"), nonce, body))
+
+
+class FrameParser:
+    """Cuts what arrives into bodies; keeps no more than one frame of at most `limit` bytes."""
+
+    def __init__(self, nonce: bytes, limit: int) -> None:
+        self._nonce = nonce
+        self._limit = limit
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def next_body(self) -> bytes | None:
+        """The next whole body, None when more bytes are needed. Raises ForgedFrameError, OversizedFrameError."""
+        buffer = self._buffer
+        if len(buffer) < _HEADER_BYTES:
+            return None
+        if buffer[4:_HEADER_BYTES] != self._nonce:
+            raise ForgedFrameError("a frame without the nonce")
+        length = int.from_bytes(buffer[:4], "big")
+        if length > self._limit:
+            raise OversizedFrameError(f"{length} bytes, more than {self._limit}")
+        end = _HEADER_BYTES + length
+        if len(buffer) < end:
+            return None
+        body = bytes(buffer[_HEADER_BYTES:end])
+        del buffer[:end]
+        return body
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing lies between frames."""
+        return not self._buffer
+
+
+def receive_frame(channel: socket.socket) -> tuple[bytes, bytes] | None:
+    """(nonce, body) of the next frame, blocking; None at the end of the stream. For the candidate's side."""
+    header = _receive_exactly(channel, _HEADER_BYTES)
+    if header is None:
+        return None
+    body = _receive_exactly(channel, int.from_bytes(header[:4], "big"))
+    return None if body is None else (bytes(header[4:]), bytes(body))
+
+
+def _receive_exactly(channel: socket.socket, size: int) -> bytearray | None:
+    data = bytearray(size)
+    view = memoryview(data)
+    while len(view):
+        got = channel.recv_into(view)
+        if not got:
+            return None
+        view = view[got:]
+    return data
+
+
+def send_message(sock: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    """A small JSON message with descriptors, over a SEQPACKET socket between trusted processes."""
+    socket.send_fds(sock, [json.dumps(message).encode()], list(fds))
+
+
+def receive_message(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """The next message and its descriptors (close-on-exec), None at the end."""
+    data, fds, _flags, _address = socket.recv_fds(sock, _MESSAGE_BYTES, 8, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        return None
+    message: dict[str, Any] = json.loads(data)
+    return message, fds

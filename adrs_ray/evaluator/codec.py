@@ -1,0 +1,177 @@
+"""Values between the worker and a candidate: JSON and plain arrays, never pickles.
+
+What travels: None, booleans, integers of up to 64 bits, floats (NaN and infinities included), strings, lists, tuples
+(they become lists), dicts, and numpy arrays and scalars of booleans, integers and floats. Both sides check: the
+sender so that a mistake is named, the receiver because the sender may be hostile.
+
+Encoded: 4 bytes length of the JSON text (big endian), the text, then the bytes of the arrays in order.
+Standard library only; numpy is used when it is there. Fork servers load this file by its path.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Any
+
+DTYPES = frozenset({"|b1", "|i1", "|u1", *(f"<{kind}{size}" for kind in "iu" for size in (2, 4, 8)),
+                    "<f2", "<f4", "<f8"})  # fmt: skip
+MAX_DEPTH = 64
+MAX_VALUES = 4_000_000
+"""Values outside of arrays: parsed, each takes up to about 100 bytes."""
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+_ARRAY, _PAIRS = "__array__", "__pairs__"
+
+
+class UnencodableError(ValueError):
+    """The value cannot travel; the message says what it holds."""
+
+
+class MalformedError(ValueError):
+    """The bytes are no encoded value."""
+
+
+def encode(value: Any, limit: int | None = None) -> bytes:
+    """Bytes of a value. Raises UnencodableError, also when there would be more than `limit` bytes."""
+    blobs: list[bytes] = []
+    try:
+        text = json.dumps(_plain(value, blobs, 0), separators=(",", ":")).encode("ascii")
+    except RecursionError:
+        raise UnencodableError("the value is nested too deeply") from None
+    size = 4 + len(text) + sum(map(len, blobs))
+    if limit is not None and size > limit:
+        raise UnencodableError(f"the value takes {size} bytes, more than {limit}")
+    return b"".join((len(text).to_bytes(4, "big"), text, *blobs))
+
+
+def _plain(value: Any, blobs: list[bytes], depth: int) -> Any:
+    kind = type(value)
+    if value is None or kind is bool or kind is str or kind is float:
+        return value
+    if kind is int:
+        if not _INT_MIN <= value <= _INT_MAX:
+            raise UnencodableError("an integer has more than 64 bits")
+        return value
+    if depth > MAX_DEPTH:
+        raise UnencodableError(f"the value is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, list | tuple):
+        return [_plain(item, blobs, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return _plain_dict(value, blobs, depth)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        if isinstance(value, numpy.ndarray):
+            return _plain_array(numpy, value, blobs)
+        if isinstance(value, numpy.generic):
+            return _plain(_plain_scalar(value), blobs, depth)
+    for base in (bool, int, float, str):  # subclasses, such as IntEnum
+        if isinstance(value, base):
+            return _plain(base(value), blobs, depth)
+    raise UnencodableError(f"a {kind.__name__} cannot be given back: use numbers, strings, lists, dicts or arrays")
+
+
+def _plain_dict(value: dict[Any, Any], blobs: list[bytes], depth: int) -> Any:
+    if all(type(key) is str for key in value) and not value.keys() & {_ARRAY, _PAIRS}:
+        return {key: _plain(item, blobs, depth + 1) for key, item in value.items()}
+    pairs = []
+    for key, item in value.items():
+        plain = _plain(key, blobs, depth + 1)
+        if isinstance(plain, list | dict):
+            raise UnencodableError(f"a dict has a key of type {type(key).__name__}: use strings or numbers")
+        pairs.append([plain, _plain(item, blobs, depth + 1)])
+    return {_PAIRS: pairs}
+
+
+def _plain_scalar(value: Any) -> Any:
+    plain = value.item()
+    if type(plain) not in (bool, int, float, str):
+        raise UnencodableError(f"a numpy scalar of type {value.dtype} cannot be given back")
+    return plain
+
+
+def _plain_array(numpy: Any, value: Any, blobs: list[bytes]) -> Any:
+    array = numpy.ascontiguousarray(value)
+    dtype = array.dtype.newbyteorder("<")
+    if dtype.str not in DTYPES:
+        raise UnencodableError(f"an array of type {array.dtype} cannot be given back: use bool, int, uint or float")
+    blobs.append(array.astype(dtype, copy=False).tobytes())
+    return {_ARRAY: [dtype.str, list(value.shape)]}
+
+
+def decode(data: bytes | bytearray | memoryview) -> Any:
+    """The value. Raises MalformedError, and nothing else whatever the bytes are."""
+    view = memoryview(data)
+    end = 4 + int.from_bytes(view[:4], "big")
+    if len(view) < 4 or end > len(view):
+        raise MalformedError("the text is cut off")
+    text = bytes(view[4:end])
+    if text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_VALUES:
+        raise MalformedError(f"more than {MAX_VALUES} values outside of arrays")
+    try:
+        plain = json.loads(text, parse_int=_bounded_int)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"no JSON: {error}") from None
+    reader = _Reader(view[end:])
+    value = reader.restore(plain, 0)
+    if len(reader.rest):
+        raise MalformedError("bytes after the last array")
+    return value
+
+
+def _bounded_int(digits: str) -> int:
+    value = int(digits) if len(digits) <= 20 else _INT_MAX + 1
+    if not _INT_MIN <= value <= _INT_MAX:
+        raise MalformedError("an integer has more than 64 bits")
+    return value
+
+
+class _Reader:
+    def __init__(self, rest: memoryview) -> None:
+        self.rest = rest
+
+    def restore(self, plain: Any, depth: int) -> Any:
+        if depth > MAX_DEPTH + 3:
+            raise MalformedError(f"nested more than {MAX_DEPTH} deep")
+        if isinstance(plain, list):
+            return [self.restore(item, depth + 1) for item in plain]
+        if not isinstance(plain, dict):
+            return plain
+        if _ARRAY in plain:
+            return self._array(plain)
+        if _PAIRS in plain:
+            return self._dict(plain, depth)
+        return {key: self.restore(item, depth + 1) for key, item in plain.items()}
+
+    def _dict(self, plain: dict[str, Any], depth: int) -> dict[Any, Any]:
+        pairs = plain[_PAIRS]
+        if len(plain) != 1 or not isinstance(pairs, list):
+            raise MalformedError("a dict is malformed")
+        restored: dict[Any, Any] = {}
+        for pair in pairs:
+            if not isinstance(pair, list) or len(pair) != 2 or isinstance(pair[0], list | dict):
+                raise MalformedError("a dict is malformed")
+            restored[pair[0]] = self.restore(pair[1], depth + 1)
+        return restored
+
+    def _array(self, plain: dict[str, Any]) -> Any:
+        import numpy
+
+        head = plain[_ARRAY]
+        if len(plain) != 1 or not isinstance(head, list) or len(head) != 2:
+            raise MalformedError("an array is malformed")
+        dtype, shape = head
+        if not isinstance(dtype, str) or dtype not in DTYPES or not isinstance(shape, list) or len(shape) > 32:
+            raise MalformedError("an array is malformed")
+        if not all(type(n) is int and 0 <= n < 2**40 for n in shape):
+            raise MalformedError("an array has an impossible shape")
+        size = math.prod(shape) * int(dtype[2:])
+        if size > len(self.rest):
+            raise MalformedError("an array is cut off")
+        raw, self.rest = self.rest[:size], self.rest[size:]
+        try:
+            if dtype == "|b1":
+                return numpy.frombuffer(raw, "|u1").reshape(shape) != 0  # a forged boolean may hold any byte
+            return numpy.frombuffer(raw, dtype).reshape(shape).copy()
+        except ValueError:
+            raise MalformedError("an array has an impossible shape") from None

@@ -1,0 +1,191 @@
+"""From a program to a verdict: runs the cases of a split in a slot and lets the task's judge decide.
+
+The judge runs here, in the worker; the candidate's process gets `Case.public` and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from adrs_ray.candidate import CaseResult, Evaluation, Evidence, Failure, FailureKind, Trust, Verdict
+from adrs_ray.evaluator.slot import Account, CandidateError, Child, ForkServer
+from adrs_ray.task import Case, InvalidOutput, MalformedOutput, RewardHacking, Task
+
+_ARTIFACT_CHARS = 16_000
+_JUDGED = {
+    InvalidOutput: FailureKind.INVALID,
+    MalformedOutput: FailureKind.OUTPUT,
+    RewardHacking: FailureKind.REWARD_HACKING,
+}
+
+
+class _JudgeBrokeError(Exception):
+    """The judge raised what it may not: the task's fault."""
+
+
+@dataclass
+class _Notes:
+    """What is gathered over the cases of one evaluation."""
+
+    denied: dict[str, int] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
+    stdout: str = ""
+    stderr: str = ""
+
+    def add(self, account: Account) -> None:
+        for counts in (account.denied, account.opened):
+            for name, count in counts.items():
+                self.denied[name] = self.denied.get(name, 0) + count
+        self.layers = account.layers or self.layers
+        self.stdout = account.stdout or self.stdout
+        self.stderr = account.stderr or self.stderr
+
+    def evidence(self) -> Evidence:
+        return Evidence(self.layers, dict(self.denied))
+
+    def artifacts(self) -> dict[str, str]:
+        return {name: text for name, text in (("stdout", self.stdout), ("stderr", self.stderr)) if text}
+
+
+def judge_program(
+    task: Task, cases: Sequence[Case], source: str, server: ForkServer, trust: Trust, attempts: int
+) -> Verdict:
+    """The verdict; the first case that fails ends it. Raises SlotError when the slot failed, never for a candidate."""
+    started = time.monotonic()
+    notes = _Notes()
+    results: list[CaseResult] = []
+    case_id: str | None = None
+    run = _run_shared if task.spec.share_process else _run_fresh
+    try:
+        for step, result in run(task, cases, source, server, notes):
+            case_id = step
+            if result is not None:
+                results.append(result)
+        case_id = None
+        combined = _trusted(task.judge.combine, results)
+        score = _finite("score", combined.score)
+        metrics = {name: _finite(name, value) for name, value in combined.metrics.items()}
+    except CandidateError as error:
+        kind, detail, more = error.kind, error.detail, {"traceback": error.traceback} if error.traceback else {}
+    except _JudgeBrokeError as error:
+        cause = error.__cause__
+        kind = FailureKind.INFRASTRUCTURE
+        detail = f"judge.py of task {task.name} raised {type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
+        more = {"traceback": "".join(traceback.format_exception(cause))[-_ARTIFACT_CHARS:]}
+    else:
+        return Evaluation(
+            score=score,
+            metrics=metrics,
+            cases=tuple(results),
+            trust=trust,
+            wall_s=time.monotonic() - started,
+            artifacts={**notes.artifacts(), **combined.artifacts},
+            evidence=notes.evidence(),
+            attempts=attempts,
+        )
+    return Failure(
+        kind=kind,
+        detail=detail,
+        case=case_id,
+        trust=trust,
+        wall_s=time.monotonic() - started,
+        artifacts={**notes.artifacts(), **more},
+        evidence=notes.evidence(),
+        attempts=attempts,
+    )
+
+
+_Step = tuple[str, CaseResult | None]
+"""The case under way, first without and then with its result."""
+
+
+def _run_fresh(task: Task, cases: Sequence[Case], source: str, server: ForkServer, notes: _Notes) -> Any:
+    """A process for each case."""
+    for case in cases:
+        yield case.id, None
+        started = time.monotonic()
+        child = Child(server, started + task.spec.limits.case_timeout_s)
+        try:
+            child.request({"load": source, "seed": case.seed})
+            raw = _play(task, case, child)
+            wall_s = time.monotonic() - started
+            child.finish()
+        finally:
+            child.abandon()
+            notes.add(child.account)
+        yield case.id, CaseResult(case.id, _score(task, case, raw), child.account.cpu_s, wall_s)
+
+
+def _run_shared(task: Task, cases: Sequence[Case], source: str, server: ForkServer, notes: _Notes) -> Any:
+    """One process for all cases; loading counts as part of the first."""
+    started = time.monotonic()
+    child = Child(server, started + task.spec.limits.case_timeout_s)
+    before_s = 0.0
+    try:
+        for position, case in enumerate(cases):
+            yield case.id, None
+            if position == 0:
+                child.request({"load": source, "seed": case.seed})
+            else:
+                started = time.monotonic()
+                child.deadline = started + task.spec.limits.case_timeout_s
+            raw = _play(task, case, child)
+            wall_s = time.monotonic() - started
+            now_s = child.cpu_s()
+            cpu_s, before_s = now_s - before_s, now_s
+            yield case.id, CaseResult(case.id, _score(task, case, raw), cpu_s, wall_s)
+        child.finish()
+    finally:
+        child.abandon()
+        notes.add(child.account)
+
+
+def _play(task: Task, case: Case, child: Child) -> Any:
+    """The raw output of a case: of one call, or of a referee's whole game."""
+    if task.referee is None:
+        return child.request({"run": case.public, "seed": case.seed})
+    game = _trusted(task.referee, case)
+    seed: int | None = case.seed
+    try:
+        observation = _trusted(next, game)
+        while True:
+            action = child.request({"act": observation, "seed": seed})
+            seed = None
+            observation = _trusted(game.send, action)
+    except StopIteration as over:
+        return over.value
+    finally:
+        game.close()
+
+
+def _score(task: Task, case: Case, raw: Any) -> Mapping[str, float]:
+    metrics = _trusted(task.judge.score, case, raw)
+    return {name: _finite(name, value) for name, value in metrics.items()}
+
+
+def _trusted(call: Any, *args: Any) -> Any:
+    """Call the judge: its verdicts become the candidate's failures, anything else is the task's own."""
+    try:
+        return call(*args)
+    except StopIteration:
+        raise
+    except (InvalidOutput, MalformedOutput, RewardHacking) as error:
+        kind = next(kind for exception, kind in _JUDGED.items() if isinstance(error, exception))
+        raise CandidateError(kind, " ".join(str(error).split())[:400]) from error
+    except Exception as error:
+        raise _JudgeBrokeError from error
+
+
+def _finite(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _JudgeBrokeError from error
+    if not math.isfinite(number):
+        raise CandidateError(FailureKind.OUTPUT, f"{name} is {number}")
+    return number

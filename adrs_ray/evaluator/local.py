@@ -1,0 +1,180 @@
+"""LocalEvaluator: the slots of this machine.
+
+Each slot is one thread that lives as long as the evaluator, with one fork server that it starts and restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from adrs_ray.candidate import Failure, FailureKind, Trust, Verdict
+from adrs_ray.config import EvaluatorConfig
+from adrs_ray.errors import UsageError
+from adrs_ray.evaluator import EvaluationJob
+from adrs_ray.evaluator.confinement import Confinement, choose_confinement
+from adrs_ray.evaluator.judging import judge_program
+from adrs_ray.evaluator.slot import ForkServer, SlotError
+from adrs_ray.task import Case, Split, Task
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    job: EvaluationJob
+    answer: Future[Verdict]
+
+
+class LocalEvaluator:
+    """`adrs_ray.evaluator.Evaluator` on this machine: jailed processes, judged in this process.
+
+    `evaluate` raises UsageError when the task has no cases for the split, and RuntimeError before `start`.
+    """
+
+    def __init__(self, task: Task, config: EvaluatorConfig) -> None:
+        self._task = task
+        self._config = config
+        self._slots = config.slots or len(os.sched_getaffinity(0))
+        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._closing = threading.Event()
+        self._cases: dict[Split, Sequence[Case]] = {}
+        self._cases_lock = threading.Lock()
+        self._confinement: Confinement | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many evaluations run at once."""
+        return self._slots
+
+    async def start(self) -> None:
+        """Start all fork servers. Raises UsageError when this machine cannot jail or the task cannot be served."""
+        if self._threads:
+            raise RuntimeError("start() was called before: an evaluator starts once")
+        self._confinement = await asyncio.to_thread(choose_confinement, self._task, self._config)
+        ready: list[Future[None]] = []
+        for number in range(self._slots):
+            ready.append(Future())
+            name = f"evaluator-slot-{number}"
+            thread = threading.Thread(target=self._serve, args=(self._confinement, ready[-1]), name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        outcomes = await asyncio.gather(*map(asyncio.wrap_future, ready), return_exceptions=True)
+        problem = next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None)
+        if problem is not None:
+            await self.close()
+            raise problem
+
+    async def evaluate(self, job: EvaluationJob) -> Verdict:
+        """Wait for a free slot and judge there."""
+        if not self._threads or self._closing.is_set():
+            raise RuntimeError("evaluate() needs a started evaluator: await start() first, and not after close()")
+        order = _Order(job, Future())
+        self._orders.put(order)
+        return await asyncio.wrap_future(order.answer)
+
+    async def close(self) -> None:
+        """End every process of the slots; what is under way ends as an infrastructure failure."""
+        self._closing.set()
+        for _ in self._threads:
+            self._orders.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+
+    def _serve(self, confinement: Confinement, ready: Future[None]) -> None:
+        """A slot's thread."""
+        slot = _Slot(self._task, confinement, self._closing)
+        try:
+            slot.restart()
+        except SlotError as error:
+            ready.set_exception(UsageError(f"cannot start the evaluator of task {self._task.name}: {error}"))
+            return
+        except BaseException as error:  # the boundary of this thread: it is raised where start() is awaited
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
+        try:
+            while (order := self._orders.get()) is not None:
+                if order.answer.set_running_or_notify_cancel():
+                    self._answer(slot, order)
+        finally:
+            slot.close()
+
+    def _answer(self, slot: _Slot, order: _Order) -> None:
+        try:
+            order.answer.set_result(self._judge(slot, order.job))
+        except BaseException as error:  # the boundary of this thread: it is raised where evaluate() is awaited
+            order.answer.set_exception(error)
+
+    def _judge(self, slot: _Slot, job: EvaluationJob) -> Verdict:
+        trust = self._trust(slot.confinement)
+        try:
+            cases = self._cases_of(job.split)
+        except UsageError:
+            raise
+        except Exception as error:
+            text = f"judge.py of task {self._task.name} cannot make the cases of {job.split}: {type(error).__name__}"
+            artifacts = {"traceback": traceback.format_exc()}
+            detail = f"{text}: {' '.join(str(error).split())[:300]}"
+            return Failure(FailureKind.INFRASTRUCTURE, detail, trust=trust, artifacts=artifacts)
+        attempts = job.attempts
+        problem: SlotError | None = None
+        for _ in range(1 + self._config.retries):
+            attempts += 1
+            if self._closing.is_set():
+                problem = SlotError("the evaluator was closed")
+                break
+            try:
+                return judge_program(self._task, cases, job.source, slot.server(), trust, attempts)
+            except SlotError as error:
+                problem = error
+                slot.close()
+        return Failure(FailureKind.INFRASTRUCTURE, str(problem).splitlines()[-1], trust=trust, attempts=attempts)
+
+    def _cases_of(self, split: Split) -> Sequence[Case]:
+        with self._cases_lock:
+            if split not in self._cases:
+                cases = tuple(self._task.judge.cases(split))
+                if not cases:
+                    raise UsageError(f"task {self._task.name} has no cases for the split {split}")
+                self._cases[split] = cases
+            return self._cases[split]
+
+    def _trust(self, confinement: Confinement) -> Trust:
+        if not confinement.strict:
+            return "unsafe"
+        return "candidate-side" if self._task.kind == "openevolve" else "verified"
+
+
+class _Slot:
+    """The fork server of a slot, made again when it is lost. Belongs to the slot's thread."""
+
+    def __init__(self, task: Task, confinement: Confinement, closing: threading.Event) -> None:
+        self.confinement = confinement
+        self._task = task
+        self._closing = closing
+        self._server: ForkServer | None = None
+
+    def server(self) -> ForkServer:
+        """Raises SlotError when none can be started."""
+        if self._server is None:
+            try:
+                self.restart()
+            except UsageError as error:  # it could be served before
+                raise SlotError(str(error)) from error
+        assert self._server is not None
+        return self._server
+
+    def restart(self) -> None:
+        self.close()
+        self._server = ForkServer(self._task, self.confinement, self._closing)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None

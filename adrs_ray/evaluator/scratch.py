@@ -1,0 +1,99 @@
+"""A slot's scratch folder: made, watched and emptied by the worker, whatever a candidate left in it.
+
+Emptying never recurses and never follows a link: a candidate chooses names, depth and links.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+_INODE_BYTES = 4096
+"""Counted for every entry, so that a flood of empty files is a flood."""
+
+
+class Scratch:
+    """One folder, readable by its owner alone."""
+
+    def __init__(self, owner: int | None) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="adrs-scratch-")).resolve()
+        if owner is not None:
+            os.chown(self.path, owner, owner)
+
+    def exceeds(self, limit_bytes: int, pids: Iterable[int]) -> bool:
+        """Whether files here, and files that `pids` hold open after unlinking them, take more than the limit."""
+        used = sum(_unlinked_bytes(pid) for pid in pids)
+        waiting = [str(self.path)]
+        while waiting:
+            try:
+                with os.scandir(waiting.pop()) as entries:
+                    for entry in entries:
+                        found = entry.stat(follow_symlinks=False)
+                        used += 512 * found.st_blocks + _INODE_BYTES
+                        if used > limit_bytes:
+                            return True
+                        if stat.S_ISDIR(found.st_mode):
+                            waiting.append(entry.path)
+            except FileNotFoundError:
+                continue  # removed while we looked
+            except OSError:
+                return True  # too deep to be looked into, or closed to us: not honest use
+        return False
+
+    def empty(self) -> None:
+        """Remove everything inside. Folders are taken apart level by level, each brought up to the top."""
+        root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            moved = 0
+            while names := os.listdir(root):
+                for name in names:
+                    if stat.S_ISDIR(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
+                        moved = _flatten(root, name, moved)
+                    else:
+                        os.unlink(name, dir_fd=root)
+        finally:
+            os.close(root)
+
+    def remove(self) -> None:
+        """Remove the folder itself; nothing happens when it is gone."""
+        try:
+            self.empty()
+        except FileNotFoundError:
+            return
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _flatten(root: int, name: str, moved: int) -> int:
+    os.chmod(name, 0o700, dir_fd=root)
+    folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+    try:
+        for inner in os.listdir(folder):
+            if stat.S_ISDIR(os.stat(inner, dir_fd=folder, follow_symlinks=False).st_mode):
+                os.chmod(inner, 0o700, dir_fd=folder)  # moving a folder writes into it
+                moved += 1
+                os.rename(inner, f".flattened-{os.getpid()}-{moved}", src_dir_fd=folder, dst_dir_fd=root)
+            else:
+                os.unlink(inner, dir_fd=folder)
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=root)
+    return moved
+
+
+def _unlinked_bytes(pid: int) -> int:
+    used = 0
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                found = os.stat(f"/proc/{pid}/fd/{fd}")
+            except OSError:
+                continue  # closed meanwhile
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
+                used += 512 * found.st_blocks
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        pass  # ended, or of another user: the limit on one file's size remains
+    return used
