@@ -31,7 +31,8 @@ class JournalReader:
         self._engine = schema.open_engine(path, "ro")
         try:
             with self._engine.connect() as connection:
-                schema.check_schema(connection, path, create=False)
+                if not schema.holds_journal(connection, path):
+                    raise UsageError(f"{path} is empty: no run has started there yet")
         except DBAPIError as error:
             self._engine.dispose()
             raise schema.unusable(error.orig, path) from error

@@ -124,26 +124,29 @@ def _has_frames(path: Path) -> bool:
     return wal.exists() and wal.stat().st_size > 0
 
 
-def check_schema(connection: Connection, path: Path, create: bool) -> None:
-    """Make the tables in an empty file when `create`; otherwise the file must be a journal of this version.
+def holds_journal(connection: Connection, path: Path) -> bool:
+    """Whether the file has the journal's tables; False when it is empty.
 
-    Raises UsageError, one line, for an empty file, another program's file or another version's journal.
+    Raises UsageError, one line, for another program's file and for another version's journal.
     """
     names = set(inspect(connection).get_table_names())
-    if not names and create:
-        metadata.create_all(connection)
-        connection.execute(meta.insert().values(one=1, epoch=0, schema_version=SCHEMA_VERSION))
-        return
     if not names:
-        raise UsageError(f"{path} is empty: no run has started there yet")
+        return False
     if not names >= {"events", "texts", "meta"}:
         raise UsageError(f"{path} is a SQLite file of another program, not a journal of adrs")
     version = connection.execute(select(func.max(meta.c.schema_version))).scalar()
     if version != SCHEMA_VERSION:
         raise UsageError(
             f"{path} has journal format {version}, this adrs reads format {SCHEMA_VERSION}: "
-            "use the release that wrote it (`adrs --version` against run.yaml)"
+            "use the release that run.yaml names"
         )
+    return True
+
+
+def create_tables(connection: Connection) -> None:
+    """Make an empty file a journal of epoch 0."""
+    metadata.create_all(connection)
+    connection.execute(meta.insert().values(one=1, epoch=0, schema_version=SCHEMA_VERSION))
 
 
 def unusable(error: BaseException | None, path: Path) -> UsageError | JournalRefusedError:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import Connection, NullPool, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -290,10 +290,14 @@ def _take_epoch(path: Path) -> int:
     """Make or check the file and raise its epoch by one; the commit also makes durable what a killed writer left."""
 
     def work(connection: Connection) -> int:
-        schema.check_schema(connection, path, create=True)
+        if not schema.holds_journal(connection, path):
+            schema.create_tables(connection)
         raised = update(schema.meta).values(epoch=schema.meta.c.epoch + 1).returning(schema.meta.c.epoch)
         return int(connection.execute(raised).scalar_one())
 
+    if path.exists():
+        # Read-only first: opening for writing would switch another program's file to WAL.
+        _prepare(path, "ro", lambda connection: schema.holds_journal(connection, path))
     epoch = _prepare(path, "rwc", work)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -308,17 +312,18 @@ def _confirm_epoch(path: Path, epoch: int) -> None:
     a killed predecessor left unsynced, which we may acknowledge when it is appended again."""
 
     def work(connection: Connection) -> None:
-        schema.check_schema(connection, path, create=False)
         same = update(schema.meta).where(schema.meta.c.epoch == epoch).values(epoch=epoch)
         if connection.execute(same).rowcount == 0:
             current = connection.execute(select(schema.meta.c.epoch)).scalar_one()
             raise _stale(path, epoch, current)
 
+    if not _prepare(path, "ro", lambda connection: schema.holds_journal(connection, path)):
+        raise JournalRefusedError(f"journal {path}: it is empty, no epoch was given there")
     _prepare(path, "rw", work)
 
 
-def _prepare(path: Path, mode: Literal["rwc", "rw"], work: Callable[[Connection], _Result]) -> _Result:
-    engine = schema.open_engine(path, mode, begin="BEGIN IMMEDIATE", pool=NullPool)
+def _prepare(path: Path, mode: schema.Mode, work: Callable[[Connection], _Result]) -> _Result:
+    engine = schema.open_engine(path, mode, begin="BEGIN" if mode == "ro" else "BEGIN IMMEDIATE", pool=NullPool)
     try:
         with engine.begin() as connection:
             return work(connection)

@@ -91,7 +91,10 @@ def test_kill_9_loses_nothing_that_was_acknowledged(acknowledged: int, tmp_path:
     writer.tell("stream 4")
     said = [writer.line() for _ in range(acknowledged)]
     said += writer.end()
+    with JournalReader(path) as reader:
+        beside = reader.read()
     events = read_all(SqliteJournal.open(path))
+    assert beside == events
     recorded = {event.id: event.seq for event in events}
     for line in said:
         word, name, seq = line.split()
