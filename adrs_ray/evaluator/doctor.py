@@ -1,0 +1,83 @@
+"""One verdict without a run, and whether this machine can jail: tried, not assumed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from adrs_ray.candidate import Evaluation, Verdict
+from adrs_ray.config import EvaluatorConfig
+from adrs_ray.errors import UsageError
+from adrs_ray.evaluator import EvaluationJob
+from adrs_ray.evaluator.local import LocalEvaluator
+from adrs_ray.task import Case, CaseResult, Combined, Limits, Split, Task, TaskSpec
+
+_PROBES = Path(__file__).with_name("doctor_probes.py")
+
+
+def evaluate_once(task: Task, source: str, split: Split, config: EvaluatorConfig) -> Verdict:
+    """One verdict, with one slot that is made for it. Raises UsageError when the task cannot be judged here."""
+
+    async def once() -> Verdict:
+        evaluator = LocalEvaluator(task, config.model_copy(update={"slots": 1}))
+        await evaluator.start()
+        try:
+            return await evaluator.evaluate(EvaluationJob("once", source, split))
+        finally:
+            await evaluator.close()
+
+    return asyncio.run(once())
+
+
+def jail_report() -> list[tuple[str, bool, str]]:
+    """(layer, whether it holds, detail); the first, `strict`, says whether candidates can be judged at all.
+
+    A program that tries what a candidate must not be able to do is run as a candidate would be.
+    """
+    with tempfile.TemporaryDirectory(prefix="adrs-doctor-") as folder:
+        secret = Path(folder, "secret.txt")
+        secret.write_text("not for candidates", encoding="utf-8")
+        judge = _ProbeJudge({"secret": str(secret), "worker": os.getpid()})
+        Path(folder, "adapter.py").write_text(_ADAPTER, encoding="utf-8")
+        task = Task(
+            spec=TaskSpec(name="doctor", summary="probes", entry=("probe",), limits=Limits(case_timeout_s=20.0)),
+            folder=Path(folder).resolve(),
+            kind="native",
+            seed_source=_PROBES.read_text(encoding="utf-8"),
+            adapter_path=Path(folder, "adapter.py"),
+            judge_factory=lambda: judge,
+        )
+        try:
+            verdict = evaluate_once(task, task.seed_source, "train", EvaluatorConfig(slots=1))
+        except UsageError as error:
+            return [("strict", False, str(error))]
+    if not isinstance(verdict, Evaluation):
+        return [("strict", False, f"{verdict.kind}: {verdict.detail}")]
+    holds = all(judge.outcomes.values())
+    rows = [("strict", holds, " + ".join(verdict.evidence.jail))]
+    return rows + [(name, held, "denied" if held else "NOT denied") for name, held in sorted(judge.outcomes.items())]
+
+
+_ADAPTER = "def run(program, public):\n    return program.probe(public)\n"
+
+
+class _ProbeJudge:
+    """Keeps what the probes told; a probe that was not denied shows as a hole."""
+
+    def __init__(self, public: Mapping[str, Any]) -> None:
+        self._public = public
+        self.outcomes: dict[str, bool] = {}
+
+    def cases(self, split: Split) -> Sequence[Case]:
+        return (Case("probes", 0, dict(self._public)),)
+
+    def score(self, case: Case, raw: Any) -> Mapping[str, float]:
+        self.outcomes = {str(name): held is True for name, held in raw.items()}
+        return {"held": float(sum(self.outcomes.values()))}
+
+    def combine(self, results: Sequence[CaseResult]) -> Combined:
+        return Combined(results[0].metrics["held"], results[0].metrics)
