@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -13,9 +14,12 @@ from typing import Any
 
 import pytest
 
-from adrs_ray.candidate import CaseResult
+from adrs_ray.candidate import CaseResult, Evaluation, Failure, FailureKind, Verdict
+from adrs_ray.config import EvaluatorConfig
 from adrs_ray.errors import UsageError
-from adrs_ray.evaluator import openevolve_adapter
+from adrs_ray.evaluator import EvaluationJob, openevolve_adapter
+from adrs_ray.evaluator.doctor import evaluate_once
+from adrs_ray.evaluator.local import LocalEvaluator
 from adrs_ray.openevolve import MAX_ARTIFACT_CHARS, is_openevolve_folder
 from adrs_ray.task import Combined, Judge, MalformedOutput, Task, load_task
 
@@ -387,3 +391,183 @@ def test_an_installed_openevolve_takes_precedence_over_the_stand_in(tmp_path: Pa
     command[3] = script.replace("sys.path.insert", f"sys.path.append({str(installed.parent)!r})\nsys.path.insert", 1)
     beside = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=dict(os.environ))
     assert beside.stdout.split() == ["False", "installed"]
+
+
+# Through the jail
+
+
+UNCHANGED = """
+    import os, subprocess, sys, tempfile
+    from openevolve.evaluation_result import EvaluationResult
+    from sibling import TARGET
+
+    def run_apart(path):
+        with tempfile.NamedTemporaryFile("w", suffix=".py", delete=False) as script:
+            script.write("import sys\\nsys.path.insert(0, sys.argv[1])\\nimport program\\nprint(program.answer())\\n")
+        try:
+            command = [sys.executable, script.name, os.path.dirname(path)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        finally:
+            os.unlink(script.name)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        return int(done.stdout)
+
+    def evaluate_stage1(path):
+        print("a line for whoever reads it", flush=True)
+        return {"combined_score": 0.6}
+
+    def evaluate_stage2(path):
+        value = run_apart(path)
+        here = os.path.dirname(os.path.abspath(__file__))
+        text = open(os.path.join(here, "numbers.txt")).read()
+        return EvaluationResult(
+            metrics={"combined_score": value / TARGET, "lines": len(text.split())},
+            artifacts={"value": f"the program says {value}", "folder": os.getcwd() == os.path.dirname(path)},
+        )
+
+    def evaluate(path):
+        return evaluate_stage2(path)
+"""
+
+
+def in_jail(task: Task, source: str) -> Verdict:
+    return evaluate_once(task, source, "train", EvaluatorConfig(slots=1))
+
+
+def evaluated(verdict: Verdict) -> Evaluation:
+    assert isinstance(verdict, Evaluation), f"{verdict.kind}: {verdict.detail}\n{dict(verdict.artifacts)}"
+    return verdict
+
+
+def test_a_folder_with_stages_artifacts_and_a_subprocess_runs_unchanged(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, UNCHANGED, sibling="TARGET = 50\n")
+    (folder / "numbers.txt").write_text("1\n2\n3\n")
+    verdict = evaluated(in_jail(load_task(folder), PROGRAM))
+    assert verdict.score == pytest.approx(0.84)
+    assert verdict.metrics == {"combined_score": 0.84, "lines": 3.0, "stages_passed": 2.0}
+    assert verdict.trust == "candidate-side"
+    assert verdict.artifacts["value"] == "the program says 42"
+    assert verdict.artifacts["folder"] == "True"
+    assert sorted(os.listdir(folder)) == ["evaluator.py", "initial_program.py", "numbers.txt", "sibling.py"]
+
+
+def test_artifacts_of_evaluations_at_once_are_not_mixed(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, UNCHANGED, sibling="TARGET = 50\n")
+    (folder / "numbers.txt").write_text("1\n")
+    values = (42, 50, 43, 49, 44, 48)
+
+    async def at_once() -> list[Verdict]:
+        evaluator = LocalEvaluator(load_task(folder), EvaluatorConfig(slots=2))
+        await evaluator.start()
+        try:
+            jobs = [EvaluationJob(f"candidate-{value}", with_answer(value)) for value in values]
+            return await asyncio.gather(*map(evaluator.evaluate, jobs))
+        finally:
+            await evaluator.close()
+
+    said = [evaluated(verdict).artifacts["value"] for verdict in asyncio.run(at_once())]
+    assert said == [f"the program says {value}" for value in values]
+
+
+HOSTILE = """
+    import os, pathlib, signal, socket, subprocess, sys
+
+    OUTSIDE = pathlib.Path({outside!r})
+    FOLDER = pathlib.Path(__file__).parent
+
+    def connect():
+        socket.create_connection(("127.0.0.1", 9), timeout=1)
+
+    ATTEMPTS = {{
+        "new file outside": lambda: (OUTSIDE / "written").write_text("x"),
+        "overwrite outside": lambda: (OUTSIDE / "kept").write_text("x"),
+        "truncate outside": lambda: os.truncate(OUTSIDE / "kept", 0),
+        "remove outside": lambda: (OUTSIDE / "kept").unlink(),
+        "rename outside": lambda: (OUTSIDE / "kept").rename(OUTSIDE / "moved"),
+        "mode outside": lambda: os.chmod(OUTSIDE / "kept", 0o777) or (OUTSIDE / "kept").stat().st_mode & 0o022 or 1 / 0,
+        "read outside": lambda: (OUTSIDE / "kept").read_text(),
+        "own folder": lambda: (FOLDER / "evaluator.py").write_text("x"),
+        "link out and write": lambda: (os.symlink(OUTSIDE / "kept", "link"), open("link", "w")),
+        "hard link": lambda: os.link(OUTSIDE / "kept", "hard"),
+        "socket": connect,
+        "signal": lambda: os.kill(os.getppid(), signal.SIGTERM),
+        "child writes": lambda: subprocess.run(
+            [sys.executable, "-c", f"open({{str(OUTSIDE / 'child')!r}}, 'w')"], check=True, capture_output=True
+        ),
+        "secret": lambda: os.environ["ADRS_TEST_SECRET"],
+        "write in scratch": lambda: pathlib.Path("allowed").write_text("x"),
+        "child writes in scratch": lambda: subprocess.run([sys.executable, "-c", "open('child', 'w')"], check=True),
+    }}
+
+    def evaluate(path):
+        done = []
+        for name, attempt in ATTEMPTS.items():
+            try:
+                attempt()
+                done.append(name)
+            except Exception:
+                pass
+        return {{"combined_score": 1.0, "attempts": len(ATTEMPTS), "done": ", ".join(done)}}
+"""
+
+
+def test_a_hostile_evaluator_cannot_reach_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADRS_TEST_SECRET", "canary")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("as it was")
+    (outside / "kept").chmod(0o644)
+    folder = write_folder(tmp_path, HOSTILE.format(outside=str(outside)))
+    before = (folder / "evaluator.py").read_text()
+    verdict = evaluated(in_jail(load_task(folder), PROGRAM))
+    assert verdict.artifacts["done"] == "write in scratch, child writes in scratch"
+    assert verdict.metrics["attempts"] == 16
+    assert os.listdir(outside) == ["kept"]
+    assert (outside / "kept").read_text() == "as it was"
+    assert (outside / "kept").stat().st_mode & 0o777 == 0o644
+    assert (folder / "evaluator.py").read_text() == before
+
+
+def test_processes_that_an_evaluator_leaves_are_ended(tmp_path: Path) -> None:
+    marker = f"left-behind-{os.getpid()}"
+    evaluator = f"""
+        import subprocess, sys
+
+        def evaluate(path):
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", {marker!r}])
+            return {{"combined_score": 1.0}}
+    """
+    assert evaluated(in_jail(load_task(write_folder(tmp_path, evaluator)), PROGRAM)).score == 1.0
+    commands = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            commands.append(path.read_bytes())
+        except OSError:
+            continue  # ended meanwhile
+    assert not [command for command in commands if marker.encode() in command]
+
+
+def test_the_timeout_of_the_config_holds(tmp_path: Path) -> None:
+    evaluator = "import time\ndef evaluate(path):\n    time.sleep(600)\n"
+    verdict = in_jail(load_task(write_folder(tmp_path, evaluator, config="evaluator: {timeout: 1.5}")), PROGRAM)
+    assert isinstance(verdict, Failure)
+    assert (verdict.kind, verdict.trust) == (FailureKind.TIMEOUT, "candidate-side")
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "source", "kind", "said"),
+    [
+        (EVALUATE, "def answer(:\n", FailureKind.SYNTAX, ""),
+        (EVALUATE, "def answer():\n    return 1 / 0\n", FailureKind.CRASH, "ZeroDivisionError"),
+        ("def evaluate(path):\n    return {'a': float('nan')}\n", PROGRAM, FailureKind.OUTPUT, "metric 'a' is nan"),
+        ("def evaluate(path):\n    return 1.0\n", PROGRAM, FailureKind.OUTPUT, "evaluate returned float"),
+        ("import no_such_module\n" + EVALUATE, PROGRAM, FailureKind.CRASH, "no_such_module"),
+    ],
+    ids=["syntax", "program-raises", "nan", "no-dict", "evaluator-import"],
+)
+def test_failures_are_named(tmp_path: Path, evaluator: str, source: str, kind: FailureKind, said: str) -> None:
+    verdict = in_jail(load_task(write_folder(tmp_path, evaluator)), source)
+    assert isinstance(verdict, Failure)
+    assert (verdict.kind, verdict.trust) == (kind, "candidate-side")
+    assert said in verdict.detail

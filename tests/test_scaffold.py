@@ -286,3 +286,42 @@ def test_content_digest_tells_apart_what_differs() -> None:
     for bad in ([{3}], b"x", np.array(["x"]), np.array([object()])):
         with pytest.raises(UnencodableError):
             content_digest(bad)
+
+
+def test_the_new_folder_is_judged_in_the_jail(tmp_path: Path) -> None:
+    findings = check_folder(new_folder("bins", tmp_path))
+    assert [finding for finding in findings if finding.level != "ok"] == []
+    assert findings[-1].what.startswith("the seed scores 0.732864 on train in ")
+
+
+def test_a_seed_that_fails_is_wrong_and_says_why(tmp_path: Path) -> None:
+    folder = new_folder("bins", tmp_path)
+    change(folder, "seed.py", "if left >= 0 and ", "if ")
+    assert faults(folder) == []
+    (failed,) = [finding for finding in check_folder(folder) if not finding.usable]
+    assert failed.level == "wrong"
+    assert failed.what.startswith("the seed fails on train: invalid (case train-1000): the items in bin ")
+
+
+def test_a_metric_that_task_yaml_does_not_declare_is_a_warning(tmp_path: Path) -> None:
+    folder = new_folder("bins", tmp_path)
+    change(folder, "task.yaml", "  bins: {", "  boxes: {")
+    said = [finding.what for finding in check_folder(folder) if finding.level == "warn"]
+    assert said == ["task.yaml does not declare bins"]
+
+
+def test_the_seed_of_an_openevolve_folder_is_evaluated(tmp_path: Path) -> None:
+    (tmp_path / "evaluator.py").write_text("def evaluate(path):\n    return {'combined_score': 0.25, 'other': 3}\n")
+    (tmp_path / "initial_program.py").write_text("# EVOLVE-BLOCK-START\nx = 1\n# EVOLVE-BLOCK-END\n")
+    findings = check_folder(tmp_path)
+    assert [finding.level for finding in findings] == ["ok", "ok", "warn", "ok"]
+    assert findings[-1].what.startswith("the seed scores 0.25 on train")
+
+
+def test_a_machine_that_cannot_jail_is_no_fault_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise UsageError("no jail here")
+
+    monkeypatch.setattr("adrs_ray.evaluator.doctor.evaluate_once", refuse)
+    findings = check_folder(new_folder("bins", tmp_path))
+    assert (findings[-1].level, findings[-1].what) == ("warn", "the seed was not evaluated: no jail here")
