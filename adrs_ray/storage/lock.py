@@ -44,10 +44,15 @@ class WriterLock:
     """A held lock; released by `release`, or by the kernel when the process ends."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
+        """`descriptor` is open on the lock file and locked; it is closed here when the holder cannot be written."""
         self.path = path
         self._descriptor: int | None = descriptor
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(asdict(Holder(os.getpid(), socket.gethostname()))).encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(asdict(Holder(os.getpid(), socket.gethostname()))).encode(), 0)
+        except OSError:
+            os.close(descriptor)
+            raise
 
     @classmethod
     def acquire(cls, path: Path, wait_s: float) -> WriterLock:
@@ -70,10 +75,11 @@ class WriterLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever fenced meanwhile has put another file in this place: a lock on the old one means nothing.
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return cls(path, descriptor)
+            ours = os.path.samestat(os.fstat(descriptor), os.stat(path))
         except (BlockingIOError, FileNotFoundError):
-            pass
+            ours = False
+        if ours:
+            return cls(path, descriptor)
         os.close(descriptor)
         return None
 

@@ -43,6 +43,10 @@ from adrs_ray.storage.journal import Event, EventKind, JournalRefusedError
 SCHEMA_VERSION = 1
 
 Mode: TypeAlias = Literal["rwc", "rw", "ro"]
+Begin: TypeAlias = Literal["BEGIN", "BEGIN IMMEDIATE"]
+
+BUSY_S = 30.0
+"""How long a transaction waits for another process's."""
 
 _DIALECT = sqlite.dialect()
 
@@ -90,7 +94,7 @@ def as_sql(statement: ClauseElement) -> str:
     return str(statement.compile(dialect=_DIALECT))
 
 
-def connect(path: Path, mode: Mode, busy_s: float = 30.0) -> sqlite3.Connection:
+def connect(path: Path, mode: Mode, busy_s: float = BUSY_S) -> sqlite3.Connection:
     """A connection of the driver, with transactions begun by hand. A lock is waited for up to `busy_s` seconds.
 
     Modes: `rwc` makes a missing file, `rw` and `ro` do not. Commits are fsynced.
@@ -111,10 +115,10 @@ def connect(path: Path, mode: Mode, busy_s: float = 30.0) -> sqlite3.Connection:
 
 
 def open_engine(
-    path: Path, mode: Mode, begin: Literal["BEGIN", "BEGIN IMMEDIATE"] = "BEGIN", pool: type[Pool] = QueuePool
+    path: Path, mode: Mode, begin: Begin = "BEGIN", pool: type[Pool] = QueuePool, busy_s: float = BUSY_S
 ) -> Engine:
     """An engine over `connect`; each transaction starts with `begin`."""
-    engine = create_engine("sqlite+pysqlite://", creator=lambda: connect(path, mode), poolclass=pool)
+    engine = create_engine("sqlite+pysqlite://", creator=lambda: connect(path, mode, busy_s), poolclass=pool)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
 
@@ -164,7 +168,7 @@ def refusal(error: BaseException | None, path: Path) -> JournalRefusedError:
         ("SQLITE_READONLY", "it is read-only: make the folder writable, then `adrs resume`"),
         ("SQLITE_CORRUPT", "it is damaged: restore the run folder from a copy"),
         ("SQLITE_NOTADB", "it is damaged: restore the run folder from a copy"),
-        ("SQLITE_BUSY", "another process holds its lock: end that process (the lock file names it)"),
+        ("SQLITE_BUSY", "a process was stopped or hangs in the middle of a write: end it (journal.lock names it)"),
         ("SQLITE_CANTOPEN", "it cannot be opened: check that the folder exists and may be read and written"),
         ("SQLITE_IOERR", "the disk gave an input/output error: check the disk, then `adrs resume`"),
     ):

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -81,17 +81,20 @@ class SqliteJournal:
         require_local(path.parent)
         if not path.parent.is_dir():
             raise JournalRefusedError(f"journal {path}: the folder {path.parent} does not exist")
-        lock_file = path.with_suffix(".lock")
+        with _lock_errors(path):
+            lock = WriterLock.try_acquire(_lock_file(path))
+            if lock is None and not fence:
+                lock = WriterLock.acquire(_lock_file(path), wait_s)
         try:
-            held = WriterLock.try_acquire(lock_file)
-            lock = held or (WriterLock.seize(lock_file) if fence else WriterLock.acquire(lock_file, wait_s))
-        except OSError as error:
-            raise JournalRefusedError(f"journal {path}: cannot lock {lock_file}: {error.strerror}") from error
-        try:
-            epoch = _take_epoch(path)
+            epoch = _take_epoch(path, wait_s)
+            if lock is None:
+                # Last: until the old holder is fenced, the lock file names it to whoever asks.
+                with _lock_errors(path):
+                    lock = WriterLock.seize(_lock_file(path))
             return cls(path, epoch, lock)
         except BaseException:
-            lock.release()
+            if lock is not None:
+                lock.release()
             raise
 
     @classmethod
@@ -104,7 +107,8 @@ class SqliteJournal:
         require_local(path.parent)
         if not path.exists():
             raise JournalRefusedError(f"journal {path}: it does not exist")
-        lock = WriterLock.try_acquire(path.with_suffix(".lock"))
+        with _lock_errors(path):
+            lock = WriterLock.try_acquire(_lock_file(path))
         try:
             _confirm_epoch(path, epoch)
             return cls(path, epoch, lock)
@@ -286,8 +290,24 @@ def _settle(answers: list[tuple[asyncio.Future[list[Event]], _Outcome]]) -> None
             future.set_result(outcome)
 
 
-def _take_epoch(path: Path) -> int:
-    """Make or check the file and raise its epoch by one; the commit also makes durable what a killed writer left."""
+def _lock_file(path: Path) -> Path:
+    return path.with_suffix(".lock")
+
+
+@contextlib.contextmanager
+def _lock_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise JournalRefusedError(f"journal {path}: cannot lock {_lock_file(path)}: {error.strerror}") from error
+
+
+def _take_epoch(path: Path, wait_s: float) -> int:
+    """Make or check the file and raise its epoch by one; the commit also makes durable what a killed writer left.
+
+    A transaction under way, such as that of a stopped writer, is waited for up to `wait_s` seconds, one at least: a
+    fenced writer may be busy.
+    """
 
     def work(connection: Connection) -> int:
         if not schema.holds_journal(connection, path):
@@ -298,7 +318,7 @@ def _take_epoch(path: Path) -> int:
     if path.exists():
         # Read-only first: opening for writing would switch another program's file to WAL.
         _prepare(path, "ro", lambda connection: schema.holds_journal(connection, path))
-    epoch = _prepare(path, "rwc", work)
+    epoch = _prepare(path, "rwc", work, max(wait_s, 1.0))
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -322,8 +342,11 @@ def _confirm_epoch(path: Path, epoch: int) -> None:
     _prepare(path, "rw", work)
 
 
-def _prepare(path: Path, mode: schema.Mode, work: Callable[[Connection], _Result]) -> _Result:
-    engine = schema.open_engine(path, mode, begin="BEGIN" if mode == "ro" else "BEGIN IMMEDIATE", pool=NullPool)
+def _prepare(
+    path: Path, mode: schema.Mode, work: Callable[[Connection], _Result], busy_s: float = schema.BUSY_S
+) -> _Result:
+    begin: schema.Begin = "BEGIN" if mode == "ro" else "BEGIN IMMEDIATE"
+    engine = schema.open_engine(path, mode, begin, NullPool, busy_s)
     try:
         with engine.begin() as connection:
             return work(connection)

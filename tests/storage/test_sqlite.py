@@ -134,6 +134,23 @@ def test_a_second_writer_gets_the_journal_when_the_first_lets_go(tmp_path: Path)
     assert asyncio.run(hand_over()) == 2
 
 
+def test_a_writer_that_hangs_in_a_write_cannot_be_fenced_and_stays_named(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    first = SqliteJournal.open(path)
+    hanging = sqlite3.connect(path, isolation_level=None)
+    hanging.execute("BEGIN IMMEDIATE")
+    with pytest.raises(JournalRefusedError, match=r"journal\.lock names it") as refused:
+        SqliteJournal.open(path, wait_s=0.1, fence=True)
+    one_line(refused)
+    holder = read_holder(tmp_path / "journal.lock")
+    assert holder is not None
+    assert holder.pid == os.getpid()
+    hanging.execute("ROLLBACK")
+    hanging.close()
+    asyncio.run(first.append([numbered(1)], first.epoch))
+    asyncio.run(first.close())
+
+
 def test_a_lock_on_a_file_that_was_replaced_does_not_count(tmp_path: Path) -> None:
     path = tmp_path / "journal.lock"
     old = WriterLock.acquire(path, 0)
@@ -220,6 +237,17 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "journal.db").touch()
     with pytest.raises(JournalRefusedError, match="empty"):
         SqliteJournal.join(tmp_path / "journal.db", 1)
+
+
+def test_a_lock_file_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "journal.lock").mkdir()
+    write_elsewhere = tmp_path / "other.db"
+    write(write_elsewhere, 1)
+    write_elsewhere.rename(tmp_path / "journal.db")
+    for opener in (SqliteJournal.open, lambda path: SqliteJournal.join(path, 1)):
+        with pytest.raises(JournalRefusedError, match="cannot lock") as refused:
+            opener(tmp_path / "journal.db")
+        one_line(refused)
 
 
 def test_an_event_the_driver_cannot_bind_fails_alone(tmp_path: Path) -> None:
