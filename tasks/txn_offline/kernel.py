@@ -16,28 +16,34 @@ Compiled for its one signature when imported and cached on disk, so that a proce
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numba import njit
 
 READ, WRITE = 0, 1
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-
-def _cached_per_package(function: _Function) -> _Function:
-    """Give the function a cache file of its own per name of this package.
+def _compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile now, for one signature, with a cache file of its own per name of this package.
 
     What numba caches can only be loaded where a module of the same name can be imported; under another name (a task
-    folder that was moved) it would raise ModuleNotFoundError.
+    folder that was moved) it would raise ModuleNotFoundError. Where no cache can be written it raises RuntimeError:
+    then every process compiles for itself.
     """
-    function.__qualname__ = f"{function.__name__}.{__name__}"
-    return function
+
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__qualname__ = f"{function.__name__}.{__name__}"
+        try:
+            kernel: Callable[..., Any] = njit(signature, cache=True)(function)
+        except RuntimeError:
+            kernel = njit(signature)(function)
+        return kernel
+
+    return compiled
 
 
-@njit("int64(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64)", cache=True)
-@_cached_per_package
+@_compiled("int64(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64)")
 def makespan(order, first_op, op_key, op_write, op_position, length, keys):  # type: ignore[no-untyped-def]
     """The tick at which the last of the transactions `order` ends, 0 for an empty order.
 

@@ -287,6 +287,21 @@ def test_a_task_folder_that_was_moved_still_loads(tmp_path: Path) -> None:
         assert list(folder.glob("__pycache__/kernel.*.nbi")), "nothing was cached: the test would prove nothing"
 
 
+def test_the_kernel_compiles_where_no_cache_can_be_written() -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom numba.core import caching\n"
+        "implementation = getattr(caching, 'CacheImpl', None) or caching._CacheImpl\\n"
+        "implementation._locator_classes = []\\n"
+        "from adrs_ray.private_import import import_private\n"
+        "workload = import_private(Path(sys.argv[1]), 'workload').Workload({'a': 'w-1', 'b': 'w-1 *'})\n"
+        "print(workload.get_opt_seq_cost([0, 1]))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(repository_root())}
+    command = [sys.executable, "-c", code, TASK.folder]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
 def test_the_readme_shows_the_table_that_the_script_prints() -> None:
     if TASK.split_note("test"):
         pytest.skip("needs txn_workloads.json: set ADRS_DATA_DIR or run `adrs data pull txn_offline`")
