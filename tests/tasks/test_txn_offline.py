@@ -290,8 +290,8 @@ def test_a_task_folder_that_was_moved_still_loads(tmp_path: Path) -> None:
 def test_the_kernel_compiles_where_no_cache_can_be_written() -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom numba.core import caching\n"
-        "implementation = getattr(caching, 'CacheImpl', None) or caching._CacheImpl\\n"
-        "implementation._locator_classes = []\\n"
+        "implementation = getattr(caching, 'CacheImpl', None) or caching._CacheImpl\n"
+        "implementation._locator_classes = []\n"
         "from adrs_ray.private_import import import_private\n"
         "workload = import_private(Path(sys.argv[1]), 'workload').Workload({'a': 'w-1', 'b': 'w-1 *'})\n"
         "print(workload.get_opt_seq_cost([0, 1]))\n"
