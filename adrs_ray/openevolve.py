@@ -200,7 +200,9 @@ def _spec(folder: Path, config: _OpenEvolveConfig, cascade: bool) -> TaskSpec:
         summary=f"OpenEvolve-style folder {folder.name}",
         statement=config.prompt.system_message,
         metrics={STAGES_PASSED: stages} if cascade else {},
-        limits=Limits(case_timeout_s=config.evaluator.timeout, memory_mb=2048, processes=16, scratch_mb=256),
+        limits=Limits(
+            case_timeout_s=config.evaluator.timeout, memory_mb=2048, threads=32, processes=16, scratch_mb=256
+        ),
         splits=("train",),
     )
 

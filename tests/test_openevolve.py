@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import _multiprocessing
 import asyncio
 import json
+import multiprocessing.heap
+import multiprocessing.synchronize
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +26,7 @@ from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import EvaluationJob, openevolve_adapter
 from adrs_ray.evaluator.doctor import evaluate_once
 from adrs_ray.evaluator.local import LocalEvaluator
+from adrs_ray.evaluator.openevolve_semaphores import PipeSemaphore
 from adrs_ray.openevolve import MAX_ARTIFACT_CHARS, is_openevolve_folder
 from adrs_ray.task import Combined, Judge, MalformedOutput, Task, load_task
 
@@ -70,6 +77,9 @@ def _adapter_leaves_no_trace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     scratch.mkdir()
     monkeypatch.chdir(scratch)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("_multiprocessing.SemLock", _multiprocessing.SemLock)
+    monkeypatch.setattr("multiprocessing.synchronize.SEM_VALUE_MAX", multiprocessing.synchronize.SEM_VALUE_MAX)
+    monkeypatch.setattr("multiprocessing.heap.Arena._dir_candidates", multiprocessing.heap.Arena._dir_candidates)
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
@@ -376,21 +386,68 @@ def test_an_installed_openevolve_takes_precedence_over_the_stand_in(tmp_path: Pa
     installed.mkdir(parents=True)
     (installed / "__init__.py").write_text("")
     (installed / "evaluation_result.py").write_text("ORIGIN = 'installed'\n")
+    bare = tmp_path / "bare"
+    (bare / "evaluator").mkdir(parents=True)
+    for path in task.adapter_path.parent.glob("openevolve_*.py"):
+        shutil.copy(path, bare / "evaluator")
     script = (
         "import json, sys\n"
         "sys.path.insert(0, sys.argv[2])\n"
-        "import openevolve_adapter\n"
+        "from evaluator import openevolve_adapter\n"
         "openevolve_adapter.configure(json.loads(sys.argv[1]), '')\n"
         "preloaded = 'openevolve' in sys.modules\n"
         "from openevolve import evaluation_result\n"
         "print(preloaded, getattr(evaluation_result, 'ORIGIN', 'stand-in'))\n"
     )
-    command = [sys.executable, "-I", "-c", script, json.dumps(dict(task.foreign)), str(task.adapter_path.parent)]
+    command = [sys.executable, "-I", "-c", script, json.dumps(dict(task.foreign)), str(bare)]
     alone = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert alone.stdout.split() == ["True", "stand-in"]
     command[3] = script.replace("sys.path.insert", f"sys.path.append({str(installed.parent)!r})\nsys.path.insert", 1)
     beside = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=dict(os.environ))
     assert beside.stdout.split() == ["False", "installed"]
+
+
+def test_a_pipe_semaphore_behaves_like_the_native_one() -> None:
+    for make in (_multiprocessing.SemLock, PipeSemaphore):
+        name = f"/adrs-test-{os.getpid()}"
+        two = make(1, 2, 2, name, True)
+        assert (two._get_value(), two._is_zero(), two._count(), two._is_mine()) == (2, False, 0, False)
+        assert two.acquire()
+        assert two.acquire(False)
+        assert (two._get_value(), two._is_zero(), two._count(), two._is_mine()) == (0, True, 2, True)
+        assert not two.acquire(False)
+        assert not two.acquire(True, 0.01)
+        assert not two.acquire(True, -1)
+        two.release()
+        assert two.acquire(True, 10)
+        two.release()
+        two.release()
+        with pytest.raises(ValueError, match="released too many times"):
+            two.release()
+        recursive = make(0, 1, 1, name, True)
+        with pytest.raises(AssertionError):
+            recursive.release()
+        with recursive, recursive:
+            assert (recursive._count(), recursive._get_value()) == (2, 0)
+            got: list[bool] = []
+            thread = threading.Thread(target=lambda: got.append(recursive.acquire(False)))  # noqa: B023
+            thread.start()
+            thread.join()
+            assert got == [False]
+        assert (recursive._count(), recursive._get_value()) == (0, 1)
+
+
+def test_a_pipe_semaphore_wakes_who_waits() -> None:
+    lock = PipeSemaphore(1, 0, 1, "", True)
+    threading.Timer(0.05, lock.release).start()
+    assert lock.acquire(True, 60)
+    waiting = threading.Thread(target=lock.acquire)
+    waiting.start()
+    time.sleep(0.05)
+    assert waiting.is_alive()
+    lock.release()
+    waiting.join(60)
+    assert not waiting.is_alive()
 
 
 # Through the jail
@@ -527,6 +584,58 @@ def test_a_hostile_evaluator_cannot_reach_outside(tmp_path: Path, monkeypatch: p
     assert (outside / "kept").read_text() == "as it was"
     assert (outside / "kept").stat().st_mode & 0o777 == 0o644
     assert (folder / "evaluator.py").read_text() == before
+
+
+CONCURRENT = """
+    import multiprocessing, threading
+    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+    def double(value):
+        return 2 * value
+
+    def put(queue, value):
+        queue.put(value)
+
+    def add(counter, lock, gate):
+        gate.wait(30)
+        for _ in range(50):
+            with lock:
+                counter.value += 1
+
+    def through_queue():
+        queue = multiprocessing.Queue()
+        process = multiprocessing.Process(target=put, args=(queue, 5))
+        process.start()
+        value = queue.get(timeout=30)
+        process.join()
+        return value
+
+    def through_lock():
+        counter, lock, gate = multiprocessing.Value("i", 0), multiprocessing.RLock(), multiprocessing.Event()
+        processes = [multiprocessing.Process(target=add, args=(counter, lock, gate)) for _ in range(2)]
+        for process in processes:
+            process.start()
+        gate.set()
+        for process in processes:
+            process.join()
+        return counter.value
+
+    def evaluate(path):
+        with ProcessPoolExecutor(2) as pool:
+            executor = sum(pool.map(double, range(10)))
+        with multiprocessing.Pool(2) as pool:
+            workers = sum(pool.map(double, range(10)))
+        with ThreadPoolExecutor(12) as pool:
+            gate = threading.Barrier(12)
+            threads = len({pool.submit(lambda: (gate.wait(30), threading.get_ident())) for _ in range(12)})
+        alone = {"executor": executor, "pool": workers, "threads": threads}
+        return {**alone, "queue": through_queue(), "lock": through_lock()}
+"""
+
+
+def test_an_evaluator_that_uses_pools_queues_and_locks(tmp_path: Path) -> None:
+    verdict = evaluated(in_jail(load_task(write_folder(tmp_path, CONCURRENT)), PROGRAM))
+    assert verdict.metrics == {"executor": 90.0, "pool": 90.0, "threads": 12.0, "queue": 5.0, "lock": 100.0}
 
 
 def test_processes_that_an_evaluator_leaves_are_ended(tmp_path: Path) -> None:

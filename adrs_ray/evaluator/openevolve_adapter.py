@@ -20,6 +20,8 @@ import traceback
 from types import ModuleType
 from typing import Any
 
+from .openevolve_semaphores import use_pipes_and_scratch
+
 ARTIFACT_CHARS = 16_384
 """A longer artifact loses its middle."""
 STAGES = ("evaluate_stage1", "evaluate_stage2", "evaluate_stage3")
@@ -41,6 +43,7 @@ def configure(foreign: dict[str, Any], folder: str) -> None:
         sys.path.append(foreign["shims"])
     for name in _shim_modules(foreign["shims"]):
         importlib.import_module(name)
+    use_pipes_and_scratch()
 
 
 def _shim_modules(shims: str) -> list[str]:
