@@ -99,7 +99,7 @@ def parse(source: str) -> ast.Module:
     except SyntaxError:
         raise
     except (ValueError, RecursionError, MemoryError) as error:
-        raise SyntaxError(f"cannot be parsed: {error or type(error).__name__}") from None
+        raise SyntaxError(f"cannot be parsed: {str(error) or type(error).__name__}") from None
 
 
 @lru_cache(maxsize=64)
@@ -156,6 +156,8 @@ def _encode(node: ast.AST, emit: Callable[[str], None]) -> None:
         if isinstance(value, ast.AST):
             _encode(value, emit)
         elif type(value) is list:
+            if not value and field == "type_params":
+                continue  # Python 3.11 does not know the field
             emit("[")
             for item in value:
                 if isinstance(item, ast.AST):
@@ -189,7 +191,7 @@ def syntax_problem(source: str) -> str | None:
         where = f"line {error.lineno}: " if error.lineno else ""
         return " ".join(f"{where}{error.msg}".split())
     except (ValueError, RecursionError, MemoryError) as error:
-        return " ".join(f"{error or 'nested too deeply for the compiler'}".split())
+        return " ".join(str(error) or 'nested too deeply for the parser'.split())
     return None
 
 
