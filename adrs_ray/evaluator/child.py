@@ -210,7 +210,9 @@ def _exception_only(error: BaseException) -> Sequence[str]:
 
 
 def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
-    frames = list(traceback.extract_tb(error.__traceback__, limit=-50))
+    walked = traceback.walk_tb(error.__traceback__)
+    # lines are read of the frames that are kept only: files of ours cannot be opened here
+    frames = list(traceback.StackSummary.extract(walked, lookup_lines=False))[-50:]
     scratch = os.getcwd() + os.sep
     own = [f for f in frames if f.filename == PROGRAM_FILE or f.filename.startswith(scratch)]
     return own or [f for f in frames if f.filename != __file__]

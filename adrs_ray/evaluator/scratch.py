@@ -42,7 +42,7 @@ class Scratch:
                 continue  # removed while we looked
             except OSError:
                 return True  # too deep to be looked into, or closed to us: not honest use
-        return False
+        return used > limit_bytes
 
     def empty(self) -> None:
         """Remove everything inside. Folders are taken apart level by level, each brought up to the top."""
