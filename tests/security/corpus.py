@@ -58,6 +58,8 @@ class Hostile:
     """Keys that the evidence must hold."""
     says: str = ""
     """Part of the failure's line."""
+    needs_listener: bool = False
+    """Without seccomp's listener the cap is a watchdog's, which a short burst escapes."""
 
 
 def _solve(body: str) -> str:
@@ -258,6 +260,7 @@ CORPUS: tuple[Hostile, ...] = (
         """),
         None,
         ("thread",),
+        needs_listener=True,
     ),
     # resources
     Hostile("memory", _solve("return answer(np.ones(10**9))"), FailureKind.MEMORY),

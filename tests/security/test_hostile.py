@@ -15,7 +15,7 @@ from adrs_ray.candidate import Evaluation, Failure
 from adrs_ray.evaluator import processes
 from tests.evaluator.tiny_task import CANARY, SEED, write_task
 from tests.security.corpus import CORPUS, HEAP_SEARCH, Hostile
-from tests.security.variants import VARIANTS, Slot, one_slot, readable_interpreter
+from tests.security.variants import VARIANTS, Slot, listening_interpreter, one_slot, readable_interpreter
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Ground:
     slot: Slot
     task: Path
     outside: Path
+    has_listener: bool
 
     def fill(self, source: str, canary: str = CANARY) -> str:
         half = len(canary) // 2
@@ -61,16 +62,22 @@ def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
     (outside / "secret").write_text("s3cr3t")
     (outside / "secret").chmod(0o666)
     task = write_task(root / "task", timeout_s=3.0)
-    python = readable_interpreter(root / "python") if request.param == "dropped user" else None
+    python = None
+    if request.param == "dropped user":
+        python = readable_interpreter(root / "python")
+    elif request.param == "no listener":
+        python = listening_interpreter(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ADRS_TEST_SECRET", "s3cr3t")
         with one_slot(task, request.param, python) as slot:
-            yield Ground(slot, root / "task", outside)
+            yield Ground(slot, root / "task", outside, has_listener=request.param != "no listener")
     shutil.rmtree(root)
 
 
 @pytest.mark.parametrize("hostile", CORPUS, ids=[hostile.name for hostile in CORPUS])
 def test_a_hostile_program_gets_its_verdict_and_leaves_nothing(ground: Ground, hostile: Hostile) -> None:
+    if hostile.needs_listener and not ground.has_listener:
+        pytest.skip("needs seccomp's listener")
     before = ground.look_outside()
     servers = processes.descendants(os.getpid())
 
@@ -84,7 +91,8 @@ def test_a_hostile_program_gets_its_verdict_and_leaves_nothing(ground: Ground, h
         assert verdict.kind == hostile.expected, verdict
         assert hostile.says in verdict.detail
         assert "\n" not in verdict.detail
-    for key in hostile.denied:
+    # without the listener only the candidate's own account of opens is left
+    for key in hostile.denied if ground.has_listener else [k for k in hostile.denied if k.startswith("open:")]:
         assert verdict.evidence.denied.get(ground.fill(key), 0) > 0, verdict.evidence
     assert verdict.trust == "verified"
     assert processes.descendants(os.getpid()) == servers, "the same fork server, and no process besides"
@@ -105,7 +113,7 @@ def test_the_layers_are_told(ground: Ground) -> None:
         "rlimits",
         layers[-1],
     )
-    assert layers[-1] in ("seccomp", "seccomp-listener")
+    assert layers[-1] == ("seccomp-listener" if ground.has_listener else "seccomp")
 
 
 def test_the_memory_search_finds_what_is_there(ground: Ground) -> None:
@@ -118,7 +126,7 @@ def test_the_memory_search_finds_what_is_there(ground: Ground) -> None:
 
 def test_nothing_printed_or_written_reaches_the_next_candidate(ground: Ground) -> None:
     token = "passed-on-from-me"
-    talker = f"""
+    talker = """
 import os
 def solve(x):
     text = '-'.join(['passed', 'on', 'from', 'me']) * 50

@@ -22,7 +22,33 @@ from adrs_ray.evaluator.confinement import Confinement, choose_confinement
 from adrs_ray.evaluator.local import LocalEvaluator
 from adrs_ray.task import Split, Task
 
-VARIANTS = ("no capabilities", "dropped user")
+VARIANTS = ("no capabilities", "dropped user", "no listener")
+
+_LISTENING = """\
+#!{python}
+import os, sys
+for name in ("adrs_ray", "adrs_ray.evaluator"):
+    shell = type(sys)(name)
+    shell.__path__ = [os.path.join({root!r}, *name.split("."))]
+    sys.modules[name] = shell
+from adrs_ray.evaluator.libc import syscall
+from adrs_ray.evaluator.privileges import forbid_new_privileges
+import ctypes, struct
+forbid_new_privileges()
+allow = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000))
+program = ctypes.create_string_buffer(struct.pack("@HxxxxxxP", 1, ctypes.addressof(allow)))
+os.set_inheritable(syscall("seccomp", 1, 8, ctypes.addressof(program)), True)
+os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+"""
+
+
+def listening_interpreter(folder: Path) -> str:
+    """A wrapper that starts the interpreter under a filter which has a listener already: there can be only one."""
+    root = str(Path(local.__file__).parent.parent.parent)
+    wrapper = folder / "python-with-listener"
+    wrapper.write_text(_LISTENING.format(python=sys.executable, root=root), encoding="utf-8")
+    wrapper.chmod(0o755)
+    return str(wrapper)
 
 
 def readable_interpreter(folder: Path) -> str:
@@ -66,7 +92,7 @@ def one_slot(
 
     def choose(task: Task, config: EvaluatorConfig) -> Confinement:
         confinement = choose_confinement(task, config)
-        if variant == "no capabilities":
+        if variant in ("no capabilities", "no listener"):
             confinement = dataclasses.replace(confinement, uid=None)
         elif variant == "dropped user" and confinement.uid is None:
             pytest.fail("the copied interpreter should be readable by nobody")
