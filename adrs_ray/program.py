@@ -191,7 +191,7 @@ def syntax_problem(source: str) -> str | None:
         where = f"line {error.lineno}: " if error.lineno else ""
         return " ".join(f"{where}{error.msg}".split())
     except (ValueError, RecursionError, MemoryError) as error:
-        return " ".join(str(error) or 'nested too deeply for the parser'.split())
+        return " ".join((str(error) or "nested too deeply for the parser").split())
     return None
 
 

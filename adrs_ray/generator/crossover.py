@@ -80,7 +80,20 @@ Hunk: TypeAlias = tuple[Suite, int, int, Suite, int, int]
 
 
 def cross_block(receiver: Draft, donor: Draft, rng: np.random.Generator) -> Draft | None:
-    """Take over one place in which the aligned statement lists of like-named functions differ."""
+    """Take over places in which the aligned statement lists of like-named functions differ: one, then more by chance.
+
+    Their number is geometric with mean two, so that near relatives, too, have more than a handful of children.
+    """
+    child = _take_one(receiver, donor, rng)
+    while child is not None and rng.random() < 0.5:
+        further = _take_one(child, donor, rng)
+        if further is None:
+            return child.fresh()
+        child = further
+    return child
+
+
+def _take_one(receiver: Draft, donor: Draft, rng: np.random.Generator) -> Draft | None:
     theirs = {suite.qualname: suite for suite in donor.survey.suites if _top_of_definition(suite)}
     hunks: list[Hunk] = []
     for suite in receiver.survey.suites:
@@ -99,22 +112,28 @@ def _top_of_definition(suite: Suite) -> bool:
 
 def _hunks(receiver: Draft, donor: Draft, ours: Suite, theirs: Suite) -> Iterator[Hunk]:
     """Differing places of two statement lists; where two compound statements differ inside, those inside as well."""
-    a, b = [encode(s) for s in ours.body], [encode(s) for s in theirs.body]
-    for tag, i, j, k, m in SequenceMatcher(a=a, b=b, autojunk=False).get_opcodes():
+    for i, j, k, m in _aligned(ours.body, theirs.body):
+        yield from _hunk(ours, i, j, theirs, k, m)
+        if j - i == m - k == 1 and type(ours.body[i]) is type(theirs.body[k]):
+            for name in ("body", "orelse", "finalbody"):
+                inner = receiver.survey.by_body.get(id(getattr(ours.body[i], name, None)))
+                other = donor.survey.by_body.get(id(getattr(theirs.body[k], name, None)))
+                if inner is not None and other is not None and inner.qualname == ours.qualname:
+                    yield from _hunks(receiver, donor, inner, other)
+
+
+def _aligned(ours: list[ast.stmt], theirs: list[ast.stmt]) -> Iterator[tuple[int, int, int, int]]:
+    """Index ranges that correspond and differ: aligned by equal statements first, between those by kind."""
+    exact = SequenceMatcher(a=[encode(s) for s in ours], b=[encode(s) for s in theirs], autojunk=False)
+    for tag, i, j, k, m in exact.get_opcodes():
         if tag == "equal":
             continue
-        if j - i == m - k:
-            for step in range(j - i):
-                yield from _hunk(ours, i + step, i + step + 1, theirs, k + step, k + step + 1)
-                left, right = ours.body[i + step], theirs.body[k + step]
-                if type(left) is type(right) and not isinstance(left, ast.FunctionDef | ast.ClassDef):
-                    for name in ("body", "orelse", "finalbody"):
-                        inner = receiver.survey.by_body.get(id(getattr(left, name, None)))
-                        other = donor.survey.by_body.get(id(getattr(right, name, None)))
-                        if inner is not None and other is not None:
-                            yield from _hunks(receiver, donor, inner, other)
-        else:
-            yield from _hunk(ours, i, j, theirs, k, m)
+        a, b = [type(s).__name__ for s in ours[i:j]], [type(s).__name__ for s in theirs[k:m]]
+        for tag_of_kind, p, q, r, s in SequenceMatcher(a=a, b=b, autojunk=False).get_opcodes():
+            if tag_of_kind == "equal":
+                yield from ((i + p + n, i + p + n + 1, k + r + n, k + r + n + 1) for n in range(q - p))
+            else:
+                yield i + p, i + q, k + r, k + s
 
 
 def _hunk(ours: Suite, i: int, j: int, theirs: Suite, k: int, m: int) -> Iterator[Hunk]:
