@@ -13,6 +13,9 @@ from adrs_ray.search import RunResult
 from adrs_ray.storage.runfolder import RunFolder
 from adrs_ray.task import Task
 
+NARROWEST = 140
+"""Columns of a table that goes to a file or a pipe."""
+
 
 def result_json(folder: RunFolder, result: RunResult) -> str:
     """One line: run, candidates, best {id, score, metrics}, failures, wall_s, and what the held-out splits said."""
@@ -47,6 +50,8 @@ def _verdict_json(verdict: Verdict) -> dict[str, object]:
 def print_result(task: Task, folder: RunFolder, result: RunResult, stream: TextIO) -> None:
     """The champion beside the seed and the baselines, and where things lie."""
     console = Console(file=stream, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, NARROWEST)
     status = result.status
     failures = ", ".join(f"{kind} {count}" for kind, count in sorted(status.failures.items())) or "none"
     console.print(f"ended: {result.reason} ({result.wall_s:.1f} s)", markup=False, soft_wrap=True)
@@ -68,33 +73,33 @@ def print_result(task: Task, folder: RunFolder, result: RunResult, stream: TextI
 
 
 def comparison_table(task: Task, result: RunResult) -> Table:
-    """Champion, seed and baselines on the held-out splits: the score, then the task's metrics on test."""
+    """Champion, seed and baselines side by side: the score on each held-out split, then the task's metrics on test."""
     assert result.champion is not None
-    splits = sorted({split for verdicts in result.verdicts.values() for split in verdicts}, reverse=True)
-    shown = splits[-1] if "test" not in splits else "test"
-    metrics = [name for name in task.spec.metrics if _has_metric(result, shown, name)]
-    table = Table("program", *(f"{split} score" for split in splits), *(f"{shown} {name}" for name in metrics))
-    for name, verdicts in result.verdicts.items():
-        label = f"champion {name}" if name == result.champion.candidate else name.removeprefix("baseline-")
-        label = "seed" if label == "seed-0" else label
-        cells = [_cell(verdicts.get(split)) for split in splits]
-        verdict = verdicts.get(shown)
-        values = verdict.metrics if isinstance(verdict, Evaluation) else {}
-        cells += [f"{values[m]:.6g}" if m in values else "-" for m in metrics]
-        table.add_row(label, *cells)
+    splits = [s for s in ("validation", "test") if any(s in verdicts for verdicts in result.verdicts.values())]
+    table = Table("", *(_label(name, result.champion.candidate) for name in result.verdicts))
+    for split in splits:
+        table.add_row(f"{split} score", *(_cell(verdicts.get(split)) for verdicts in result.verdicts.values()))
+    last = splits[-1]
+    for metric in task.spec.metrics:
+        values = [_metric(verdicts.get(last), metric) for verdicts in result.verdicts.values()]
+        if any(value != "-" for value in values):
+            table.add_row(f"{last} {metric}", *values)
     return table
 
 
-def _has_metric(result: RunResult, split: str, name: str) -> bool:
-    return any(
-        isinstance(v, Evaluation) and name in v.metrics
-        for verdicts in result.verdicts.values()
-        for s, v in verdicts.items()
-        if s == split
-    )
+def _label(name: str, champion: str) -> str:
+    if name == champion:
+        return f"champion {name}"
+    return "seed" if name == "seed-0" else name.removeprefix("baseline-")
+
+
+def _metric(verdict: Verdict | None, name: str) -> str:
+    if not isinstance(verdict, Evaluation) or name not in verdict.metrics:
+        return "-"
+    return f"{verdict.metrics[name]:.5g}"
 
 
 def _cell(verdict: Verdict | None) -> str:
     if verdict is None:
         return "-"
-    return f"{verdict.score:.6g}" if isinstance(verdict, Evaluation) else verdict.kind.value
+    return f"{verdict.score:.5g}" if isinstance(verdict, Evaluation) else verdict.kind.value
