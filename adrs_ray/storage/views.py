@@ -18,17 +18,13 @@ from adrs_ray.storage.journal import Event, EventKind
 
 
 class State(IntEnum):
-    """How far a candidate has come; it never goes back."""
+    """How far a candidate has come; it never goes back. The last two are terminal, and only one of them is reached."""
 
     PROPOSED = 1
     GENERATED = 2
     MEASURED = 3
     ADMITTED = 4
     REJECTED = 5
-
-    @property
-    def terminal(self) -> bool:
-        return self >= State.ADMITTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,11 +274,11 @@ class RunView:
         return True
 
     def _advance(self, event: Event, state: State) -> bool:
-        """Move a candidate on; False when it was as far already, or had ended."""
+        """Move a candidate on; False when it was as far already."""
         name = _name(event)
         before = self.candidates.get(name)
         if before is not None:
-            if before >= state or before.terminal:
+            if before >= state:
                 return False
             self.states[before] -= 1
         self.candidates[name] = state

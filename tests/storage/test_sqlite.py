@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
 import sqlite3
@@ -162,6 +163,24 @@ def test_a_lock_on_a_file_that_was_replaced_does_not_count(tmp_path: Path) -> No
     third = WriterLock.try_acquire(path)
     assert third is not None
     third.release()
+
+
+def test_a_lock_file_replaced_while_it_is_being_locked_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.lock"
+    WriterLock.acquire(path, 0).release()
+    flock = fcntl.flock
+    seized: list[WriterLock] = []
+
+    def be_overtaken(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        seized.append(WriterLock.seize(path))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", be_overtaken)
+    assert WriterLock.try_acquire(path) is None
+    seized[0].release()
 
 
 def test_a_failed_opening_leaves_no_lock_behind(tmp_path: Path) -> None:

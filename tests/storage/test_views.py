@@ -211,6 +211,15 @@ def test_an_event_that_was_seen_is_refused() -> None:
         view.apply(events[0])
 
 
+def test_a_run_that_goes_on_has_no_champion_yet() -> None:
+    start, again = (Event(f"run_started:{n}", EventKind.RUN_STARTED, None, -1, {}) for n in (1, 2))
+    end = Event("run_ended:1", EventKind.RUN_ENDED, None, -1, {"champion": "0-1", "reason": "done"})
+    events = journaled([[start], [end], [again]])
+    assert RunView.of(events[:2]).champion == "0-1"
+    assert RunView.of(events).champion is None
+    assert RunView.of(events).resumes == 1
+
+
 def test_improvements_and_lineage_tell_the_story() -> None:
     scores = [1.0, 3.0, 2.0, 3.0, 5.0]
     steps = []
