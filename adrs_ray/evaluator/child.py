@@ -161,8 +161,8 @@ def _load(program: Program, source: str) -> Any:
         return load(source)
     try:
         code = compile(source, PROGRAM_FILE, "exec", dont_inherit=True)
-    except ValueError as error:  # null characters, lone surrogates
-        raise SyntaxError(str(error), (PROGRAM_FILE, 1, None, None)) from None
+    except ValueError as error:  # lone surrogates; before 3.11.4 also null characters
+        raise SyntaxError(str(error)) from None
     module = ModuleType("candidate")
     module.__file__ = PROGRAM_FILE
     sys.modules["candidate"] = module
@@ -175,8 +175,8 @@ def _load(program: Program, source: str) -> Any:
 
 def _describe(error: BaseException) -> dict[str, str]:
     """The kind, one line, and the traceback of the candidate's own frames."""
-    if isinstance(error, SyntaxError) and error.filename in (PROGRAM_FILE, os.path.abspath("program.py")):
-        kind, line = "syntax", f"line {error.lineno}: {error.msg}"
+    if isinstance(error, SyntaxError) and error.filename in (None, PROGRAM_FILE, os.path.abspath("program.py")):
+        kind, line = "syntax", f"line {error.lineno}: {error.msg}" if error.lineno else error.msg
     elif isinstance(error, _InterfaceError):
         kind, line = "interface", str(error)
     elif isinstance(error, UnencodableError):

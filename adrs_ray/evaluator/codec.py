@@ -171,7 +171,9 @@ class _Reader:
         raw, self.rest = self.rest[:size], self.rest[size:]
         try:
             if dtype == "|b1":
-                return numpy.frombuffer(raw, "|u1").reshape(shape) != 0  # a forged boolean may hold any byte
+                return numpy.array(
+                    numpy.frombuffer(raw, "|u1").reshape(shape) != 0
+                )  # a forged boolean may hold any byte
             return numpy.frombuffer(raw, dtype).reshape(shape).copy()
         except ValueError:
             raise MalformedError("an array has an impossible shape") from None

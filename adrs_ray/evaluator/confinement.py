@@ -30,6 +30,8 @@ class Confinement:
     python: str
     strict: bool
     readable: tuple[str, ...]
+    listable: tuple[str, ...]
+    """Folders of which only parts are readable."""
     executable: tuple[str, ...]
     landlock_abi: int
     """0 when bubblewrap (or nothing) confines."""
@@ -66,6 +68,7 @@ def choose_confinement(task: Task, config: EvaluatorConfig) -> Confinement:
         python=python,
         strict=strict,
         readable=tuple(readable),
+        listable=tuple(found["listable"]),
         executable=tuple(found["executable"]),
         landlock_abi=found["landlock_abi"] if strict else 0,
         uid=NOBODY if found["nobody"] and strict and bubblewrap is None else None,

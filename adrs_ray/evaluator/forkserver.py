@@ -21,6 +21,7 @@ import resource
 import select
 import shutil
 import signal
+import site
 import socket
 import sys
 import time
@@ -93,7 +94,7 @@ def _prepare(config: dict[str, Any]) -> tuple[Jail, child.Program]:
         strict=config["strict"],
         landlock_abi=config["landlock_abi"],
         uid=config["uid"],
-        rules=open_rules(readable, config["executable"], config["scratch"], config["processes"]),
+        rules=open_rules(readable, config["listable"], config["executable"], config["scratch"], config["processes"]),
         memory_mb=config["memory_mb"],
         scratch_mb=config["scratch_mb"],
         processes=config["processes"],
@@ -114,8 +115,8 @@ def _prepare(config: dict[str, Any]) -> tuple[Jail, child.Program]:
 
 
 def _import_task(config: dict[str, Any]) -> ModuleType:
-    ours = config["ours"]
-    sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdir) not in ours]
+    libraries = set(site.getsitepackages())
+    sys.path[:] = [entry for entry in sys.path if entry in libraries or os.path.realpath(entry) != config["ours"]]
     sys.meta_path[:] = [f for f in sys.meta_path if "adrs_ray" not in getattr(f, "__module__", "")]
     if config["shims"]:
         sys.path.insert(0, config["shims"])
@@ -282,12 +283,15 @@ class _Watch:
         return processes.descendants(os.getpid())
 
     def check_counts(self) -> None:
-        """The watchdog behind the listener, and alone where there is none: more than the caps ends the child."""
+        """The watchdog, alone where there is no listener: more than twice the caps ends the child.
+
+        Twice, as the listener counts what exists: forks and clones that are under way at once can pass it together.
+        """
         members = self._members()
         for pid in members:
             if pid != self.pid:
                 _reap_if_ours(pid)
-        if len(members) > 1 + self._max_processes:
+        if len(members) > 1 + 2 * self._max_processes:
             self.reason = "processes"
         elif any(processes.thread_count(pid) > 2 * self._max_threads for pid in members):
             self.reason = "threads"

@@ -28,10 +28,11 @@ _PROGRAMS = ("/bin", "/usr/bin")
 def main(_arguments: list[str]) -> None:
     """Answer {"forbidden": [...], "needed": [...]} with what `adrs_ray.evaluator.local.Interpreter` holds."""
     request = json.load(sys.stdin)
-    readable = readable_paths(request["forbidden"])
+    readable, listable = readable_paths(request["forbidden"])
     answer = {
         "version": list(sys.version_info[:3]),
         "readable": readable,
+        "listable": listable,
         "executable": [os.path.realpath(sys.executable), *filter(os.path.isdir, _PROGRAMS)],
         "landlock_abi": landlock.abi(),
         "machine": os.uname().machine,
@@ -41,8 +42,11 @@ def main(_arguments: list[str]) -> None:
     json.dump(answer, sys.stdout)
 
 
-def readable_paths(forbidden: Iterable[str]) -> list[str]:
-    """Files and folders that running Python takes, without the forbidden ones and without this project's packages."""
+def readable_paths(forbidden: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Files and folders that running Python takes, without the forbidden ones and without this project's packages.
+
+    Second: folders of which only parts are readable. Their names must be, or the import system finds nothing there.
+    """
     packages = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     roots = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *packages]
     roots += [os.path.join(sys.base_prefix, name) for name in ("lib", "lib64")]
@@ -51,10 +55,11 @@ def readable_paths(forbidden: Iterable[str]) -> list[str]:
     for folder in map(os.path.realpath, packages):
         hidden |= {os.path.join(folder, name) for name in _entries(folder) if _is_ours(folder, name)}
     found: list[str] = []
+    listable: list[str] = []
     for root in dict.fromkeys(map(os.path.realpath, roots)):
         if os.path.exists(root):
-            found += _without(root, hidden)
-    return list(dict.fromkeys(found))
+            found += _without(root, hidden, listable)
+    return list(dict.fromkeys(found)), list(dict.fromkeys(listable))
 
 
 def _is_ours(folder: str, name: str) -> bool:
@@ -70,12 +75,14 @@ def _entries(folder: str) -> list[str]:
         return []
 
 
-def _without(path: str, hidden: set[str]) -> list[str]:
+def _without(path: str, hidden: set[str], listable: list[str]) -> list[str]:
     if path in hidden:
         return []
     if not any(other.startswith(path + os.sep) for other in hidden):
         return [path]
-    return [part for name in _entries(path) for part in _without(os.path.realpath(os.path.join(path, name)), hidden)]
+    listable.append(path)
+    inner = [os.path.realpath(os.path.join(path, name)) for name in _entries(path)]
+    return [part for entry in inner for part in _without(entry, hidden, listable)]
 
 
 def _own_files() -> list[str]:

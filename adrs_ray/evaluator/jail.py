@@ -36,11 +36,12 @@ class Jail:
 
 
 def open_rules(
-    readable: Sequence[str], executable: Sequence[str], scratch: str, processes: int
+    readable: Sequence[str], listable: Sequence[str], executable: Sequence[str], scratch: str, processes: int
 ) -> list[tuple[int, int]]:
     """Descriptors for `Jail.rules`; a path that is not there is left out."""
     execute = landlock.EXECUTE if processes else 0
     wanted = [(path, landlock.READ | execute) for path in readable]
+    wanted += [(path, landlock.READ_DIR) for path in listable]
     wanted += [(path, landlock.READ | landlock.EXECUTE) for path in executable if processes]
     wanted += [("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE), (scratch, landlock.WRITE | execute)]
     opened = [landlock.open_path(path, rights) for path, rights in wanted]

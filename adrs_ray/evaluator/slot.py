@@ -225,11 +225,12 @@ def _settings(task: Task, confinement: Confinement, scratch: str) -> dict[str, A
     return {
         "strict": confinement.strict,
         "readable": confinement.readable,
+        "listable": confinement.listable,
         "executable": confinement.executable,
         "landlock_abi": confinement.landlock_abi,
         "uid": confinement.uid,
         "confined_by": "bubblewrap" if confinement.bubblewrap else "",
-        "ours": [str(repository_root())],
+        "ours": str(repository_root()),
         "scratch": scratch,
         "threads": limits.threads,
         "processes": limits.processes,
