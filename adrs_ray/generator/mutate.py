@@ -116,11 +116,10 @@ class MutationModel:
             _ = donor.survey  # raises where it is nested too deeply
         except (SyntaxError, ValueError, RecursionError):
             return rebuilt  # nothing to be had from a partner that is no program
+        known = parent.unbound()
         for _ in range(_TRIES // 4):
             kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
-            receiver = parent.fresh()
-            known = receiver.unbound()
-            child = CROSSOVERS[kind][0](receiver, donor, rng)
+            child = CROSSOVERS[kind][0](parent.fresh(), donor, rng)
             if child is None or not child.unbound() <= known or not terms.kept_by(child):
                 continue
             if fingerprint(child.source) not in terms.known:
