@@ -3,8 +3,9 @@
     python tests/benchmarks/orchestration.py [--candidates 5000] [--ray]
 
 The generator answers in constant time (a new literal in a five-line program), the evaluator answers at once and runs
-nothing (jail off, no fork), the journal is SQLite with fsync in a temporary folder. "flat" is the CPU of the last
-tenth of the candidates over that of the second tenth.
+nothing (jail off, no fork), the journal is SQLite with fsync in a temporary folder. CPU is counted from the second
+tenth of the candidates on, so that the start of processes is left out; "flat" is the CPU of the last tenth over that of
+the second.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from adrs_ray.candidate import CaseResult, Completion, Evaluation, Verdict
 from adrs_ray.config import GeneratorConfig, RunConfig, override
@@ -30,6 +31,9 @@ from adrs_ray.storage.sqlite import SqliteJournal
 from adrs_ray.task import Task, TaskSpec
 
 SEED = "# EVOLVE-BLOCK-START\ndef f(x):\n    y = x + 1\n    return y * 2\n# EVOLVE-BLOCK-END\n"
+
+
+OTHERS = "raylet, gcs, idle workers"
 
 
 class ConstantModel:
@@ -62,6 +66,10 @@ class ConstantEvaluator:
     async def close(self) -> None: ...
 
 
+Sample: TypeAlias = tuple[int, dict[int, tuple[str, float]]]
+"""Candidates ended; by process its part and CPU seconds."""
+
+
 @dataclass
 class Measured:
     name: str
@@ -84,7 +92,7 @@ def config_for(candidates: int) -> RunConfig:
 def measure_local(candidates: int, folder: Path) -> Measured:
     config = config_for(candidates)
     run = RunFolder.create(folder / "local", config, "trivial", True)
-    samples: list[tuple[int, float]] = []
+    samples: list[Sample] = []
 
     async def main() -> None:
         journal = SqliteJournal.open(run.journal)
@@ -96,16 +104,15 @@ def measure_local(candidates: int, folder: Path) -> Measured:
                 await IslandLoop(number, config, SEED, ConstantModel(), evaluator, ledger).run()
 
         def sample(status: Any) -> None:
-            samples.append((status.candidates, time.process_time()))
+            samples.append((status.candidates, {0: ("all in one process", time.process_time())}))
 
         search = Search(trivial_task(), config, run, ledger, evaluator, Host(), sample, StopSwitch())
         await search.run([Seed(SEED, "seed")])
         await journal.close()
 
-    started, cpu = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
     asyncio.run(main())
-    wall, total = time.perf_counter() - started, time.process_time() - cpu
-    return Measured("--local", candidates, wall, {"all in one process": 1000 * total / candidates}, flat(samples))
+    return summary("--local", candidates, time.perf_counter() - started, samples)
 
 
 def measure_ray(candidates: int, folder: Path) -> Measured:
@@ -121,8 +128,7 @@ def measure_ray(candidates: int, folder: Path) -> Measured:
     journal = SqliteJournal.open(run.journal)
     asyncio.run(journal.close())
     connect(None, 4)
-    samples: list[tuple[int, float]] = []
-    total: dict[str, float] = {}
+    samples: list[Sample] = []
 
     async def main() -> None:
         actor = start_ledger(run.journal, journal.epoch, config)
@@ -132,27 +138,27 @@ def measure_ray(candidates: int, folder: Path) -> Measured:
         host = RayHost(config, SEED, actor, journal.epoch, slots, ConstantModel)
         evaluator = RayEvaluator(slots)
         await evaluator.start()
-        before = cpu_by_part()
+        processes: dict[int, tuple[str, float]] = {}
 
         def sample(status: Any) -> None:
-            samples.append((status.candidates, sum(cpu_by_part().values())))
+            for pid, (part, seconds) in cpu_by_process().items():
+                part = processes[pid][0] if part == OTHERS and pid in processes else part
+                processes[pid] = (part, seconds)
+            samples.append((status.candidates, dict(processes)))
 
         search = Search(trivial_task(), config, run, ledger, evaluator, host, sample, StopSwitch())
         await search.run([Seed(SEED, "seed")])
         sample(await ledger.status())
-        after = cpu_by_part()
-        total.update({part: after[part] - before.get(part, 0.0) for part in after})
 
     started = time.perf_counter()
     asyncio.run(main())
     wall = time.perf_counter() - started
     ray.shutdown()
-    per_candidate = {part: 1000 * seconds / candidates for part, seconds in total.items()}
-    return Measured("on Ray", candidates, wall, per_candidate, flat(samples))
+    return summary("on Ray", candidates, wall, samples)
 
 
-def cpu_by_part() -> dict[str, float]:
-    """CPU seconds of the processes of this run, by what they are."""
+def cpu_by_process() -> dict[int, tuple[str, float]]:
+    """Part and CPU seconds of every process of this run, by pid."""
     parents, names, seconds = {}, {}, {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -166,15 +172,14 @@ def cpu_by_part() -> dict[str, float]:
         parents[pid] = int(fields[1])
         names[pid] = command
         seconds[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    parts: dict[str, float] = {}
+    found = {}
     for pid, spent in seconds.items():
         ancestor = pid
         while ancestor not in (0, 1, os.getpid()):
             ancestor = parents.get(ancestor, 0)
         if ancestor == os.getpid():
-            part = part_of(pid, names[pid])
-            parts[part] = parts.get(part, 0.0) + spent
-    return parts
+            found[pid] = (part_of(pid, names[pid]), spent)
+    return found
 
 
 def part_of(pid: int, command: str) -> str:
@@ -187,21 +192,30 @@ def part_of(pid: int, command: str) -> str:
     ):
         if name in command:
             return part
-    return "raylet, gcs, idle workers"
+    return OTHERS
 
 
-def flat(samples: list[tuple[int, float]]) -> float:
-    """CPU per candidate in the last tenth over that in the second tenth."""
+def summary(name: str, candidates: int, wall_s: float, samples: list[Sample]) -> Measured:
+    """CPU per candidate by part after the first tenth, and how flat it is."""
     done = samples[-1][0]
 
-    def at(count: float) -> float:
+    def at(count: float, pid: int) -> float:
+        """CPU seconds of a process when `count` candidates had ended."""
         before = max((s for s in samples if s[0] <= count), key=lambda s: s[0])
         after = min((s for s in samples if s[0] >= count), key=lambda s: s[0])
-        if after[0] == before[0]:
-            return before[1]
-        return before[1] + (after[1] - before[1]) * (count - before[0]) / (after[0] - before[0])
+        share = 0.0 if after[0] == before[0] else (count - before[0]) / (after[0] - before[0])
+        low, high = (s[1].get(pid, ("", 0.0))[1] for s in (before, after))
+        return low + share * (high - low)
 
-    return (at(done) - at(0.9 * done)) / (at(0.2 * done) - at(0.1 * done))
+    def between(low: float, high: float) -> dict[str, float]:
+        parts: dict[str, float] = {}
+        for pid, (part, _) in samples[-1][1].items():
+            spent = at(high * done, pid) - at(low * done, pid)
+            parts[part] = parts.get(part, 0.0) + 1000 * spent / ((high - low) * done)
+        return parts
+
+    flat = sum(between(0.9, 1.0).values()) / sum(between(0.1, 0.2).values())
+    return Measured(name, candidates, wall_s, between(0.1, 1.0), flat)
 
 
 def main() -> None:
