@@ -151,4 +151,3 @@ def elite_of(event: Event) -> Elite:
         fingerprint=event.body["fingerprint"],
         source=event.body["source"],
     )
-
