@@ -187,7 +187,7 @@ def _describe(error: BaseException) -> dict[str, str]:
         kind, line = "crash", f"the program called exit({error.code!r:.40})"
     else:
         kind, line = "crash", _one_line(error)
-    frames = _own_frames(error)
+    frames = [] if kind == "syntax" else _own_frames(error)
     if frames and kind in ("crash", "memory"):
         line += f" (line {frames[-1].lineno})" if frames[-1].filename == PROGRAM_FILE else ""
     text = "".join(traceback.format_list(frames)) + "".join(_exception_only(error))

@@ -178,7 +178,7 @@ class Server:
         theirs.close()
         for fd in fds:
             os.close(fd)
-        send_message(self._control, {"op": "forked", "pid": pid})
+        send_message(self._control, {"op": "forked"})
         watch = _Watch(pid, ours, self._jail.processes, self._threads)
         try:
             self._supervise(watch)

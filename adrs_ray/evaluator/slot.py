@@ -49,6 +49,9 @@ _REPLY_OVERHEAD_BYTES = 64 * 1024
 _MAX_OPENED = 32
 _CHUNK = 1 << 18
 
+_LINKS = ("/lib", "/lib64", "/bin")
+"""On many systems links into /usr."""
+
 _REPLY_KINDS = {
     kind.value: kind
     for kind in (
@@ -103,6 +106,7 @@ class ForkServer:
         """CPU seconds of a child that does nothing: fork, jail, end."""
         self.scratch = Scratch(confinement.uid)
         self.last_child: int | None = None
+        self._server_pid: int | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed in `close`
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -145,6 +149,8 @@ class ForkServer:
     def _await_ready(self, task: Task) -> None:
         message = self.receive(START_TIMEOUT_S)
         if message["op"] == "ready":
+            # bubblewrap stands above the fork server, which then has other process ids than ours
+            self._server_pid = [self.pid, *processes.descendants(self.pid)][-1]
             return
         detail = message.get("detail", "")
         if message.get("usage"):
@@ -191,6 +197,12 @@ class ForkServer:
         if received is None:
             raise SlotError(f"the fork server has ended: {self._last_words() or 'killed'}")
         return received[0]
+
+    def note_child(self) -> int | None:
+        """The process id, by our count, of the child that was just forked; None when it is gone already."""
+        assert self._server_pid is not None
+        self.last_child = next(iter(processes.descendants(self._server_pid)), None)
+        return self.last_child
 
     def _last_words(self) -> str:
         self._stderr.seek(0)
@@ -248,19 +260,23 @@ def _settings(task: Task, confinement: Confinement, scratch: str) -> dict[str, A
 
 
 def _bubblewrap(confinement: Confinement, task: Task, scratch: str) -> list[str]:
-    """The command that hides every file but the readable ones, and has no network. Process ids stay the host's."""
+    """The command that hides other files, processes and the network; only scratch is writable."""
     command = [str(confinement.bubblewrap), "--die-with-parent", "--unshare-ipc", "--unshare-net", "--unshare-uts",
-               "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # fmt: skip
+               "--unshare-pid", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # fmt: skip
     adapter = [str(task.adapter_path.parent / name) for name in os.listdir(task.adapter_path.parent)]
     hidden = {str(task.folder / name) for name in ("judge.py", "baselines", "champions")}
     ours = [str(BOOTSTRAP.parent), str(BOOTSTRAP.parent.parent / "private_import.py")]
-    for path in (*confinement.readable, *confinement.executable, *ours, *(p for p in adapter if p not in hidden)):
-        if not path.startswith(("/proc", "/dev")):
+    programs = confinement.executable if task.spec.limits.processes else ()
+    wanted = (confinement.python, *confinement.readable, *programs, *ours, *(p for p in adapter if p not in hidden))
+    for path in dict.fromkeys((*wanted, "/lib", "/lib64", "/bin")):
+        if path in _LINKS and os.path.islink(path):
+            command += ["--symlink", os.readlink(path), path]
+        elif not path.startswith(("/proc", "/dev")) and (path not in _LINKS or path in wanted):
             command += ["--ro-bind-try", path, path]
-    for link in ("/lib", "/lib64", "/bin"):
-        if os.path.islink(link):
-            command += ["--symlink", os.readlink(link), link]
-    return [*command, "--bind", scratch, scratch, "--chdir", "/"]
+    command += ["--bind", scratch, scratch]
+    for mounted in ("/proc", "/dev", "/tmp", "/"):
+        command += ["--remount-ro", mounted]
+    return [*command, "--chdir", "/"]
 
 
 class _Tail:
@@ -461,7 +477,7 @@ class Child:
             self._close()
             raise
         if message["op"] == "forked":
-            self.pid = self._server.last_child = message["pid"]
+            self.pid = self._server.note_child()
         elif message["op"] == "ended":
             self._ended = message
             for pipe in self._pipes:

@@ -160,6 +160,10 @@ CORPUS: tuple[Hostile, ...] = (
         ("chown", "utimensat"),
     ),
     _denied_call("open by handle", "NR['open_by_handle'], -100, 0, 0", "open_by_handle_at"),
+    _denied("settings of the kernel", "os.close(os.open('/proc/sys/kernel/hostname', os.O_WRONLY))"),
+    _denied("settings of the worker", "os.close(os.open('/proc/@WORKER@/oom_score_adj', os.O_WRONLY))"),
+    _denied("new file at the root", "os.close(os.open('/adrs-note', os.O_WRONLY | os.O_CREAT))"),
+    _denied("new file in the shared folder", "os.close(os.open('/tmp/adrs-note', os.O_WRONLY | os.O_CREAT))"),
     # network
     Hostile(
         "sockets: TCP, UDP, unix",
@@ -186,7 +190,7 @@ CORPUS: tuple[Hostile, ...] = (
     _denied("processors of the worker", "os.sched_setaffinity(@WORKER@, {0})", "sched_setaffinity"),
     _denied("memory of the worker", "open('/proc/@WORKER@/mem', 'rb').close()"),
     _denied("environment of the fork server", "open(f'/proc/{os.getppid()}/environ', 'rb').read()"),
-    _denied("list of processes", "os.listdir('/proc')"),
+    _denied("command line of the worker", "open('/proc/@WORKER@/cmdline').close()"),
     _denied_call("handle on the worker", "NR['pidfd_open'], @WORKER@, 0", "pidfd_open"),
     _denied(
         "signals by way of a descriptor's owner",

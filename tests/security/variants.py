@@ -12,17 +12,18 @@ import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adrs_ray.candidate import Verdict
 from adrs_ray.config import EvaluatorConfig
-from adrs_ray.evaluator import EvaluationJob, local
+from adrs_ray.evaluator import EvaluationJob, confinement, local
 from adrs_ray.evaluator.confinement import Confinement, choose_confinement
 from adrs_ray.evaluator.local import LocalEvaluator
 from adrs_ray.task import Split, Task
 
-VARIANTS = ("no capabilities", "dropped user", "no listener")
+VARIANTS = ("no capabilities", "dropped user", "no listener", "bubblewrap")
 
 _LISTENING = """\
 #!{python}
@@ -89,20 +90,26 @@ def one_slot(
 ) -> Iterator[Slot]:
     """A slot jailed in the given way; None: whichever this machine gives."""
     chosen: list[Confinement] = []
+    asked = confinement._probe
+
+    def probe_without_landlock(*args: Any) -> dict[str, Any]:
+        return {**asked(*args), "landlock_abi": 0}
 
     def choose(task: Task, config: EvaluatorConfig) -> Confinement:
-        confinement = choose_confinement(task, config)
+        found = choose_confinement(task, config)
         if variant in ("no capabilities", "no listener"):
-            confinement = dataclasses.replace(confinement, uid=None)
-        elif variant == "dropped user" and confinement.uid is None:
+            found = dataclasses.replace(found, uid=None)
+        elif variant == "dropped user" and found.uid is None:
             pytest.fail("the copied interpreter should be readable by nobody")
-        chosen.append(confinement)
-        return confinement
+        chosen.append(found)
+        return found
 
     config = config or EvaluatorConfig(slots=1, retries=0, python=python)
     evaluator = LocalEvaluator(task, config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "choose_confinement", choose)
+        if variant == "bubblewrap":
+            patch.setattr(confinement, "_probe", probe_without_landlock)
         asyncio.run(evaluator.start())
     try:
         yield Slot(evaluator, chosen[0])
