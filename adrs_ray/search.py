@@ -280,7 +280,8 @@ class Search:
         known = {name: status.judged[name][split] for name in wanted if split in status.judged.get(name, {})}
         missing = [name for name in wanted if name not in known]
         fresh = await asyncio.gather(*(self._judge(n, wanted[n][0], split, wanted[n][1]) for n in missing))
-        return {**known, **dict(zip(missing, fresh, strict=True))}
+        judged = {**known, **dict(zip(missing, fresh, strict=True))}
+        return {name: judged[name] for name in wanted}
 
 
 def _seed_candidates(seeds: Sequence[Seed]) -> list[Candidate]:
