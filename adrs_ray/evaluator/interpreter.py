@@ -53,19 +53,14 @@ def readable_paths(forbidden: Iterable[str]) -> tuple[list[str], list[str]]:
     roots += [sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"), *_SYSTEM]
     hidden = {os.path.realpath(path) for path in forbidden}
     for folder in map(os.path.realpath, packages):
-        hidden |= {os.path.join(folder, name) for name in _entries(folder) if _is_ours(folder, name)}
+        if os.path.isdir(os.path.join(folder, "adrs_ray")):
+            hidden |= {os.path.join(folder, name) for name in _OURS}
     found: list[str] = []
     listable: list[str] = []
     for root in dict.fromkeys(map(os.path.realpath, roots)):
         if os.path.exists(root):
             found += _without(root, hidden, listable)
     return list(dict.fromkeys(found)), list(dict.fromkeys(listable))
-
-
-def _is_ours(folder: str, name: str) -> bool:
-    if name in _OURS:
-        return os.path.isdir(os.path.join(folder, "adrs_ray"))
-    return "adrs_ray" in name or "adrs-ray" in name
 
 
 def _entries(folder: str) -> list[str]:

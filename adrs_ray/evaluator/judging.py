@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adrs_ray.candidate import CaseResult, Evaluation, Evidence, Failure, FailureKind, Trust, Verdict
-from adrs_ray.evaluator.slot import Account, CandidateError, Child, ForkServer
+from adrs_ray.evaluator.candidate_process import Account, CandidateError, Child
+from adrs_ray.evaluator.slot import ForkServer
 from adrs_ray.task import Case, InvalidOutput, MalformedOutput, RewardHacking, Task
 
 _ARTIFACT_CHARS = 16_000

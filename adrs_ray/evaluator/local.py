@@ -18,6 +18,7 @@ from adrs_ray.candidate import Failure, FailureKind, Trust, Verdict
 from adrs_ray.config import EvaluatorConfig
 from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import EvaluationJob
+from adrs_ray.evaluator.candidate_process import measure_idle
 from adrs_ray.evaluator.confinement import Confinement, choose_confinement
 from adrs_ray.evaluator.judging import judge_program
 from adrs_ray.evaluator.slot import ForkServer, SlotError
@@ -92,9 +93,11 @@ class LocalEvaluator:
         try:
             slot.restart()
         except SlotError as error:
+            slot.close()
             ready.set_exception(UsageError(f"cannot start the evaluator of task {self._task.name}: {error}"))
             return
         except BaseException as error:  # the boundary of this thread: it is raised where start() is awaited
+            slot.close()
             ready.set_exception(error)
             return
         ready.set_result(None)
@@ -173,6 +176,7 @@ class _Slot:
     def restart(self) -> None:
         self.close()
         self._server = ForkServer(self._task, self.confinement, self._closing)
+        measure_idle(self._server)
 
     def close(self) -> None:
         if self._server is not None:

@@ -85,7 +85,7 @@ def test_without_retries_the_failure_is_ours(tmp_path: Path) -> None:
 
 
 def test_a_fork_server_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adrs_ray.evaluator.slot._SILENCE_S", 0.5)
+    monkeypatch.setattr("adrs_ray.evaluator.candidate_process._SILENCE_S", 0.5)
     task = write_task(tmp_path, timeout_s=1.5)
     evaluator = LocalEvaluator(task, EvaluatorConfig(slots=1, retries=0))
     verdict = asyncio.run(during(evaluator, "while True: pass\n", stop_fork_server))

@@ -1,0 +1,391 @@
+"""The worker's side of a candidate's process: requests, replies, limits, and how it ended.
+
+The worker talks to the process directly, over a channel that the fork server only hands on. Whatever comes back was
+made by the candidate: it is bounded, checked and never unpickled. All calls block and belong to the slot's thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from adrs_ray.candidate import FailureKind
+from adrs_ray.evaluator import processes
+from adrs_ray.evaluator.channel import NONCE_BYTES, ForgedFrameError, FrameParser, OversizedFrameError, frame
+from adrs_ray.evaluator.codec import MalformedError, decode, encode
+from adrs_ray.evaluator.slot import ForkServer, SlotError
+
+_TICK_S = 0.05
+_SILENCE_S = 10.0
+"""A fork server that owes an answer for so long is taken for dead."""
+_END_GRACE_S = 1.0
+_IDLE_TIMEOUT_S = 60.0
+_KEPT_BYTES = 4096
+_FLOOD_BYTES = 8 * 2**20
+_REPLY_OVERHEAD_BYTES = 64 * 1024
+_MAX_OPENED = 32
+_CHUNK = 1 << 18
+
+_REPLY_KINDS = {
+    kind.value: kind
+    for kind in (
+        FailureKind.SYNTAX,
+        FailureKind.INTERFACE,
+        FailureKind.CRASH,
+        FailureKind.MEMORY,
+        FailureKind.OUTPUT,
+    )
+}
+
+
+class CandidateError(Exception):
+    """The candidate failed; ends its evaluation."""
+
+    def __init__(self, kind: FailureKind, detail: str, traceback: str = "") -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.traceback = traceback
+
+
+@dataclass
+class Account:
+    """What a candidate's process left behind, in the parent's measure."""
+
+    cpu_s: float = 0.0
+    layers: tuple[str, ...] = ()
+    denied: dict[str, int] = field(default_factory=dict)
+    """By the kernel, counted by the fork server."""
+    opened: dict[str, int] = field(default_factory=dict)
+    """Opens outside of the jail, as the candidate's own process tells them: `open:/path` -> count."""
+    stdout: str = ""
+    stderr: str = ""
+
+
+class _Tail:
+    """The first and last bytes of a stream."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._head = b""
+        self._tail = b""
+
+    def feed(self, data: bytes) -> None:
+        self.total += len(data)
+        room = _KEPT_BYTES - len(self._head)
+        self._head += data[:room]
+        self._tail = (self._tail + data[max(room, 0) :])[-_KEPT_BYTES:]
+
+    def text(self) -> str:
+        left_out = self.total - len(self._head) - len(self._tail)
+        middle = f"\n... {left_out} bytes left out ...\n".encode() if left_out else b""
+        return (self._head + middle + self._tail).decode(errors="replace")
+
+
+class Child:
+    """A candidate's process. Every method raises CandidateError or SlotError; then the process is already gone."""
+
+    def __init__(self, server: ForkServer, deadline: float) -> None:
+        self._server = server
+        self.deadline = deadline
+        self.account = Account()
+        self.pid: int | None = None
+        self._nonce = secrets.token_bytes(NONCE_BYTES)
+        limits = server.limits
+        self._parser = FrameParser(self._nonce, limits.output_mb * 2**20 + _REPLY_OVERHEAD_BYTES)
+        self._unsent = memoryview(b"")
+        self._body: bytes | None = None
+        self._ended: dict[str, Any] | None = None
+        self._cause: CandidateError | None = None
+        self._kill_at: float | None = None
+        self._next_tick = 0.0
+        self._tails: dict[int, _Tail] = {}
+        self._channel, theirs = socket.socketpair()
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        self._pipes = (out_read, err_read)
+        try:
+            cpu_s = int(max(1.0, deadline - time.monotonic()) * limits.threads * (1 + limits.processes)) + 2
+            server.send({"op": "fork", "cpu_s": cpu_s}, (theirs.fileno(), out_write, err_write))
+        except SlotError:
+            self._close()
+            raise
+        finally:
+            theirs.close()
+            os.close(out_write)
+            os.close(err_write)
+        self._poll = select.poll()
+        self._channel.setblocking(False)
+        for fd in self._pipes:
+            os.set_blocking(fd, False)
+            self._tails[fd] = _Tail()
+            self._poll.register(fd, select.POLLIN)
+        self._poll.register(self._channel.fileno(), select.POLLIN)
+        self._poll.register(server.fileno(), select.POLLIN)
+
+    def request(self, payload: Mapping[str, Any]) -> Any:
+        """Send a request and return the value that the candidate gave back."""
+        if not self._parser.empty:
+            self._forged()
+        self._unsent = memoryview(frame(self._nonce, encode(dict(payload))))
+        self._body = None
+        self._poll.modify(self._channel.fileno(), select.POLLIN | select.POLLOUT)
+        self._pump(lambda: self._body is not None)
+        body = self._body
+        if body is None or not self._parser.empty:
+            self._forged()
+        self._body = None
+        return self._read_reply(body)
+
+    def _read_reply(self, body: bytes) -> Any:
+        try:
+            reply = decode(body)
+        except MalformedError as error:
+            self._end_with(CandidateError(FailureKind.REWARD_HACKING, f"forged result: {error}"))
+        if not isinstance(reply, dict) or not ({"ok"} <= reply.keys() or {"fail"} <= reply.keys()):
+            self._forged()
+        self._note_opened(reply.get("denied"))
+        if "ok" in reply:
+            return reply["ok"]
+        kind = _REPLY_KINDS.get(str(reply["fail"]))
+        if kind is None:
+            self._forged()
+        detail = " ".join(str(reply.get("detail", "")).split())[:400]
+        self._end_with(CandidateError(kind, detail, str(reply.get("traceback", ""))[:8000]))
+
+    def _note_opened(self, told: Any) -> None:
+        if isinstance(told, dict):
+            for key, count in list(told.items())[:_MAX_OPENED]:
+                if isinstance(key, str) and key.startswith("open:") and type(count) is int and 0 < count < 10**9:
+                    self.account.opened[key[:300]] = count
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the process so far, its threads included, by its own clock (clock_gettime(2))."""
+        if self.pid is None:
+            return 0.0
+        try:
+            return max(0.0, time.clock_gettime((~self.pid << 3) | 2) - self._server.idle_cpu_s)
+        except OSError:
+            return 0.0  # it has ended
+
+    def finish(self) -> Account:
+        """Let the process end and take its account; bytes after the last result are a forgery."""
+        with contextlib.suppress(OSError):
+            self._channel.shutdown(socket.SHUT_WR)
+        grace_ends = time.monotonic() + _END_GRACE_S
+        self.deadline = float("inf")  # the results came in time
+        self._pump(lambda: time.monotonic() > grace_ends, needs_answer=False)
+        if self._ended is None:
+            self._kill()
+            self._pump(lambda: False, needs_answer=False)
+        return self.account
+
+    def abandon(self) -> None:
+        """End the process at once, whatever it does."""
+        if self._ended is None and self._channel.fileno() != -1:
+            self._kill()
+            with contextlib.suppress(CandidateError):
+                self._pump(lambda: False, needs_answer=False)
+        if self._channel.fileno() != -1:
+            self._settle()
+
+    def _forged(self) -> NoReturn:
+        self._end_with(
+            CandidateError(FailureKind.REWARD_HACKING, "forged result: bytes on the channel that nobody asked for")
+        )
+
+    def _end_with(self, cause: CandidateError) -> NoReturn:
+        self._cause = self._cause or cause
+        self.abandon()
+        raise self._cause
+
+    def _condemn(self, kind: FailureKind, detail: str) -> None:
+        self._cause = self._cause or CandidateError(kind, detail)
+        self._kill()
+
+    def _kill(self) -> None:
+        if self._kill_at is None:
+            self._kill_at = time.monotonic()
+            self._server.send({"op": "kill"})
+
+    def _pump(self, done: Callable[[], bool], needs_answer: bool = True) -> None:
+        """Serve all descriptors until `done`, or until the process has ended and its account is taken.
+
+        Raises when it was condemned, or ended while it owed an answer.
+        """
+        while not done():
+            if self._ended is not None:
+                self._settle_end(needs_answer)
+                return
+            now = time.monotonic()
+            if now >= self.deadline and self._cause is None:
+                limit = self._server.limits.case_timeout_s
+                self._condemn(FailureKind.TIMEOUT, f"no result within {limit:g} s")
+            if self._kill_at is not None and now > self._kill_at + _SILENCE_S:
+                self._close()
+                raise SlotError("the fork server did not end a process")
+            if now >= self._next_tick:
+                self._next_tick = now + _TICK_S
+                self._tick()
+            for fd, event in self._poll.poll(1000 * _TICK_S):
+                self._handle(fd, event)
+        if self._cause is not None:
+            self._end_with(self._cause)
+
+    def _tick(self) -> None:
+        if self._server.closing.is_set():
+            self._close()
+            raise SlotError("the evaluator was closed")
+        limits = self._server.limits
+        if self._cause is None and self.pid is not None:
+            pids = processes.descendants(self._server.pid) if limits.processes else [self.pid]
+            if self._server.scratch.exceeds(limits.scratch_mb * 2**20 + 2**16, pids):
+                self._condemn(FailureKind.OUTPUT, f"more than {limits.scratch_mb} MB of files written")
+
+    def _handle(self, fd: int, event: int) -> None:
+        if fd == self._server.fileno():
+            self._hear_server()
+        elif fd in self._tails:
+            self._read_pipe(fd)
+        else:
+            if event & select.POLLOUT:
+                self._send_more()
+            if event & ~select.POLLOUT:
+                self._read_channel()
+
+    def _hear_server(self) -> None:
+        try:
+            message = self._server.receive(1.0)
+        except SlotError:
+            self._close()
+            raise
+        if message["op"] == "forked":
+            self.pid = self._server.note_child()
+        elif message["op"] == "ended":
+            self._ended = message
+            for pipe in self._pipes:
+                self._read_pipe(pipe)
+            self._read_channel()
+
+    def _read_pipe(self, fd: int) -> None:
+        while True:
+            try:
+                data = os.read(fd, _CHUNK)
+            except BlockingIOError:
+                return
+            if not data:
+                with contextlib.suppress(KeyError):
+                    self._poll.unregister(fd)
+                return
+            self._tails[fd].feed(data)
+            if sum(tail.total for tail in self._tails.values()) > _FLOOD_BYTES:
+                if self._cause is None:
+                    self._condemn(FailureKind.OUTPUT, f"more than {_FLOOD_BYTES >> 20} MB printed")
+                return
+
+    def _send_more(self) -> None:
+        try:
+            sent = self._channel.send(self._unsent[:_CHUNK])
+        except BlockingIOError:
+            return
+        except OSError:  # it has ended; the fork server will say how
+            sent = len(self._unsent)
+        self._unsent = self._unsent[sent:]
+        if not self._unsent:
+            self._poll.modify(self._channel.fileno(), select.POLLIN)
+
+    def _read_channel(self) -> None:
+        while True:
+            try:
+                data = self._channel.recv(_CHUNK)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                with contextlib.suppress(KeyError):
+                    self._poll.unregister(self._channel.fileno())
+                return
+            if self._cause is not None:
+                continue
+            self._parser.feed(data)
+            try:
+                if self._body is None:
+                    self._body = self._parser.next_body()
+            except ForgedFrameError as error:
+                self._condemn(FailureKind.REWARD_HACKING, f"forged result: {error}")
+            except OversizedFrameError as error:
+                self._condemn(FailureKind.OUTPUT, f"the result is too large: {error}")
+            if self._body is not None and not self._parser.empty:
+                self._condemn(FailureKind.REWARD_HACKING, "forged result: bytes after the result")
+
+    def _settle_end(self, needs_answer: bool) -> None:
+        """The process has ended: raise why, unless it was allowed to."""
+        assert self._ended is not None
+        ended = self._ended
+        self._settle()
+        if self._cause is not None:
+            raise self._cause
+        if ended["setup_error"] is not None:
+            said = ended["setup_error"].strip().splitlines()[-1]
+            raise SlotError(f"a candidate's process could not be jailed: {said}")
+        if needs_answer or ended["reason"] is not None:
+            raise _cause_of_end(ended)
+        if self._body is not None or not self._parser.empty:
+            raise CandidateError(FailureKind.REWARD_HACKING, "forged result: bytes after the result")
+
+    def _settle(self) -> None:
+        ended = self._ended
+        if ended is not None:
+            self.account.cpu_s = max(0.0, ended["cpu_s"] - self._server.idle_cpu_s)
+            self.account.layers = tuple(ended["layers"])
+            self.account.denied = ended["denied"]
+        self.account.stdout, self.account.stderr = (self._tails[fd].text() for fd in self._pipes)
+        self._close()
+        try:
+            self._server.scratch.empty()
+        except OSError as error:
+            raise SlotError(f"cannot empty the scratch folder: {error}") from error
+
+    def _close(self) -> None:
+        if self._channel.fileno() != -1:
+            self._channel.close()
+            for fd in self._pipes:
+                os.close(fd)
+
+
+def _cause_of_end(ended: Mapping[str, Any]) -> CandidateError:
+    """Why a process that owed an answer has ended."""
+    reason = ended["reason"] or ""
+    if reason.startswith("violation:"):
+        return CandidateError(FailureKind.VIOLATION, f"killed by the jail: {reason.partition(':')[2]}")
+    if reason:
+        return CandidateError(FailureKind.VIOLATION, f"killed by the jail: more {reason} than the task allows")
+    status = ended["status"]
+    if os.WIFEXITED(status):
+        return CandidateError(FailureKind.CRASH, f"the process exited with code {os.WEXITSTATUS(status)}, no result")
+    number = os.WTERMSIG(status)
+    if number == signal.SIGSYS:
+        return CandidateError(FailureKind.VIOLATION, "killed by the jail: a system call that no program needs")
+    if number == signal.SIGXCPU:
+        return CandidateError(FailureKind.TIMEOUT, "all CPU time spent")
+    with contextlib.suppress(ValueError):
+        return CandidateError(FailureKind.CRASH, f"killed by signal {signal.Signals(number).name}, no result")
+    return CandidateError(FailureKind.CRASH, f"killed by signal {number}, no result")
+
+
+def measure_idle(server: ForkServer) -> None:
+    """Measure what a process costs that does nothing, which also proves that the jail can be entered."""
+    used = []
+    for _ in range(3):
+        child = Child(server, time.monotonic() + _IDLE_TIMEOUT_S)
+        used.append(child.finish().cpu_s)
+    server.idle_cpu_s = min(used)
