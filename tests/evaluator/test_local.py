@@ -41,9 +41,22 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
         time.sleep(0.02)
 
 
+def fork_servers() -> list[int]:
+    """Those of this process, whatever other children a test run may have."""
+    found = []
+    for pid in processes.descendants(os.getpid()):
+        try:
+            if b"bootstrap.py\0serve" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+        except OSError:
+            continue  # it ended while we looked
+    return found
+
+
 def children_of_a_fork_server() -> list[int]:
-    servers = processes.descendants(os.getpid())
-    return [pid for server in servers for pid in processes.descendants(server)]
+    """Forked children have the command line of their fork server."""
+    servers = fork_servers()
+    return [pid for server in servers for pid in processes.descendants(server) if pid in servers]
 
 
 async def during(evaluator: LocalEvaluator, source: str, act: Callable[[], object]) -> Evaluation | Failure:
@@ -60,11 +73,11 @@ async def during(evaluator: LocalEvaluator, source: str, act: Callable[[], objec
 
 
 def kill_fork_server() -> None:
-    os.kill(processes.descendants(os.getpid())[0], signal.SIGKILL)
+    os.kill(fork_servers()[0], signal.SIGKILL)
 
 
 def stop_fork_server() -> None:
-    os.kill(processes.descendants(os.getpid())[0], signal.SIGSTOP)
+    os.kill(fork_servers()[0], signal.SIGSTOP)
 
 
 def test_a_killed_fork_server_is_replaced_and_the_evaluation_tried_again(tmp_path: Path) -> None:
@@ -73,7 +86,7 @@ def test_a_killed_fork_server_is_replaced_and_the_evaluation_tried_again(tmp_pat
     assert isinstance(verdict, Evaluation)
     assert verdict.score == 0.0
     assert verdict.attempts == 2
-    assert processes.descendants(os.getpid()) == []
+    assert fork_servers() == []
 
 
 def test_without_retries_the_failure_is_ours(tmp_path: Path) -> None:
@@ -91,7 +104,7 @@ def test_a_fork_server_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytes
     verdict = asyncio.run(during(evaluator, "while True: pass\n", stop_fork_server))
     assert isinstance(verdict, Failure)
     assert verdict.kind == FailureKind.INFRASTRUCTURE
-    assert processes.descendants(os.getpid()) == []
+    assert fork_servers() == []
 
 
 def test_closing_ends_what_is_under_way(tmp_path: Path) -> None:
@@ -107,7 +120,7 @@ def test_closing_ends_what_is_under_way(tmp_path: Path) -> None:
     verdict = asyncio.run(close_early())
     assert isinstance(verdict, Failure)
     assert verdict.kind == FailureKind.INFRASTRUCTURE
-    assert processes.descendants(os.getpid()) == []
+    assert fork_servers() == []
 
 
 WORKER = """
@@ -181,7 +194,7 @@ def solve(x):
     assert verdict.score == 0.0
     assert verdict.evidence.denied["process"] > 0
     assert verdict.evidence.denied["setsid"] > 0
-    assert processes.descendants(os.getpid()) == []
+    assert fork_servers() == []
 
 
 def test_honest_processes_work_where_the_task_allows_them(tmp_path: Path) -> None:
@@ -225,6 +238,27 @@ def solve(x):
     verdict = evaluate_once(write_task(tmp_path), source, "train", EvaluatorConfig())
     assert isinstance(verdict, Evaluation), verdict
     assert verdict.score == 0.0
+
+
+def test_an_honest_program_that_compiles_leaves_no_evidence(tmp_path: Path) -> None:
+    source = """
+import numba
+
+@numba.njit
+def total(x):
+    result = 0.0
+    for value in x:
+        result += value
+    return result
+
+def solve(x):
+    return total(x)
+"""
+    task = write_task(tmp_path, extra="preload: [numba]", timeout_s=60.0)
+    verdict = evaluate_once(task, source, "validation", EvaluatorConfig())
+    assert isinstance(verdict, Evaluation), verdict
+    assert verdict.score == 0.0
+    assert verdict.evidence.denied == {}
 
 
 def test_shims_and_siblings_of_the_adapter_are_importable_in_the_jail_only(tmp_path: Path) -> None:

@@ -1,79 +1,27 @@
-"""Every hostile program, under both variants of the jail, each followed by an honest one."""
+"""Every hostile program, under every variant of the jail, each followed by an honest one."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from adrs_ray.candidate import Evaluation, Failure
 from adrs_ray.evaluator import processes
-from tests.evaluator.tiny_task import CANARY, SEED, write_task
+from tests.evaluator.tiny_task import SEED
 from tests.security.corpus import CORPUS, HEAP_SEARCH, Hostile
-from tests.security.variants import VARIANTS, Slot, listening_interpreter, one_slot, readable_interpreter
-
-
-@dataclass
-class Ground:
-    """A jail under attack, and what lies outside of it."""
-
-    slot: Slot
-    task: Path
-    outside: Path
-    has_listener: bool
-
-    def fill(self, source: str, canary: str = CANARY) -> str:
-        half = len(canary) // 2
-        places = {
-            "@SECRET@": str(self.outside / "secret"),
-            "@OUTSIDE@": str(self.outside),
-            "@TASK@": str(self.task),
-            "@WORKER@": str(os.getpid()),
-            "@CANARY1@": canary[:half].encode().hex(),
-            "@CANARY2@": canary[half:].encode().hex(),
-        }
-        for place, value in places.items():
-            source = source.replace(place, value)
-        return source
-
-    def look_outside(self) -> list[tuple[str, int, int, float, bytes]]:
-        """Name, mode, owner, time of change and content of every file outside."""
-        found = []
-        for path in sorted(self.outside.iterdir()):
-            stat = path.stat()
-            found.append((path.name, stat.st_mode, stat.st_uid, stat.st_mtime, path.read_bytes()))
-        return found
+from tests.security.ground import Ground, open_ground, unavailable
+from tests.security.variants import VARIANTS
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
-    if request.param == "dropped user" and os.geteuid() != 0:
-        pytest.skip("only root can become another user")
-    if request.param == "bubblewrap" and shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed")
-    root = Path(tempfile.mkdtemp(prefix="adrs-hostile-")).resolve()
-    root.chmod(0o755)
-    outside = root / "outside"
-    outside.mkdir()
-    outside.chmod(0o777)
-    (outside / "secret").write_text("s3cr3t")
-    (outside / "secret").chmod(0o666)
-    task = write_task(root / "task", timeout_s=3.0)
-    python = None
-    if request.param == "dropped user":
-        python = readable_interpreter(root / "python")
-    elif request.param == "no listener":
-        python = listening_interpreter(root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADRS_TEST_SECRET", "s3cr3t")
-        with one_slot(task, request.param, python) as slot:
-            yield Ground(slot, root / "task", outside, has_listener=request.param != "no listener")
-    shutil.rmtree(root)
+    reason = unavailable(request.param)
+    if reason is not None:
+        pytest.skip(reason)
+    with open_ground(request.param) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("hostile", CORPUS, ids=[hostile.name for hostile in CORPUS])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -61,29 +60,3 @@ def test_an_installed_project_is_invisible() -> None:
         assert verdict.score == 0.0
     finally:
         shutil.rmtree(root)
-
-
-def test_the_adapters_compiler_and_libraries_leave_no_evidence(tmp_path: Path) -> None:
-    """An honest program that compiles with numba looks like one: nothing denied."""
-    source = """
-import numba
-
-@numba.njit
-def total(x):
-    result = 0.0
-    for value in x:
-        result += value
-    return result
-
-def solve(x):
-    return total(x)
-"""
-    limits = "preload: [numba]\n"
-    task = write_task(tmp_path, extra=limits, timeout_s=60.0)
-    task = dataclasses.replace(
-        task, spec=task.spec.model_copy(update={"limits": task.spec.limits.model_copy(update={"memory_mb": 1024})})
-    )
-    verdict = evaluate_once(task, source, "validation", EvaluatorConfig())
-    assert isinstance(verdict, Evaluation), verdict
-    assert verdict.score == 0.0
-    assert verdict.evidence.denied == {}
