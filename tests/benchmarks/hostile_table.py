@@ -1,7 +1,7 @@
 """What became of every hostile program, by variant of the jail: `python -m tests.benchmarks.hostile_table`.
 
-Prints a table in Markdown. `denied` means that the program survived what was denied to it and kept its honest score, and
-that the evidence says so; `no effect` that it kept its honest score without such evidence; `BREACH` that it got through.
+Prints a table in Markdown. `denied`: the program kept its honest score and the evidence tells what it was denied;
+`no effect`: it kept its honest score without such evidence; `BREACH`: it got through.
 """
 
 from __future__ import annotations
