@@ -65,20 +65,21 @@ def main(arguments: list[str]) -> None:
         detail = str(error) if isinstance(error, TaskError) else traceback.format_exc()
         send_message(control, {"op": "failed", "usage": isinstance(error, TaskError), "detail": detail[-8000:]})
         return
-    signal.signal(signal.SIGTERM, _stop)
-    if parent:
-        die_with_parent(parent, signal.SIGTERM)
     try:
+        signal.signal(signal.SIGTERM, _stop)
+        if parent:
+            die_with_parent(parent, signal.SIGTERM)
         send_message(control, {"op": "ready"})
         Server(control, jail, program, config["threads"]).serve()
     except (_Stop, BrokenPipeError, ConnectionResetError):
-        pass
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may follow the end of the control socket
     finally:
         end_descendants()
         shutil.rmtree(config["scratch"], ignore_errors=True)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: cleaning up is not to be interrupted
     raise _Stop
 
 

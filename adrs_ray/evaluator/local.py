@@ -21,6 +21,7 @@ from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.evaluator.candidate_process import measure_idle
 from adrs_ray.evaluator.confinement import Confinement, choose_confinement
 from adrs_ray.evaluator.judging import judge_program
+from adrs_ray.evaluator.scratch import sweep_abandoned
 from adrs_ray.evaluator.slot import ForkServer, SlotError
 from adrs_ray.task import Case, Split, Task
 
@@ -57,6 +58,7 @@ class LocalEvaluator:
         """Start all fork servers. Raises UsageError when this machine cannot jail or the task cannot be served."""
         if self._threads:
             raise RuntimeError("start() was called before: an evaluator starts once")
+        await asyncio.to_thread(sweep_abandoned)
         self._confinement = await asyncio.to_thread(choose_confinement, self._task, self._config)
         ready: list[Future[None]] = []
         for number in range(self._slots):

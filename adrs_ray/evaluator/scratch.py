@@ -5,6 +5,8 @@ Emptying never recurses and never follows a link: a candidate chooses names, dep
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import stat
@@ -16,11 +18,44 @@ _INODE_BYTES = 4096
 """Counted for every entry, so that a flood of empty files is a flood."""
 
 
+_PREFIX = "adrs-scratch-"
+
+
+def sweep_abandoned() -> None:
+    """Remove the scratch folders of workers that were killed: nobody holds their locks any more."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            fd = _lock(path)
+        except OSError:
+            continue  # in use, another user's, or gone
+        os.close(fd)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _lock(path: Path) -> int:
+    """The descriptor of a folder that this process now holds the lock of. Raises OSError when another does."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(fd), os.stat(path)):
+            raise FileNotFoundError(path)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 class Scratch:
-    """One folder, readable by its owner alone."""
+    """One folder, readable by its owner alone, locked as long as this process lives."""
 
     def __init__(self, owner: int | None) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="adrs-scratch-")).resolve()
+        while True:
+            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
+            try:
+                self._held: int | None = _lock(self.path)
+                break
+            except OSError:
+                continue  # swept before it was locked
         if owner is not None:
             os.chown(self.path, owner, owner)
 
@@ -60,11 +95,13 @@ class Scratch:
 
     def remove(self) -> None:
         """Remove the folder itself; nothing happens when it is gone."""
-        try:
-            self.empty()
-        except FileNotFoundError:
+        if self._held is None:
             return
+        with contextlib.suppress(FileNotFoundError):
+            self.empty()
         shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._held)
+        self._held = None
 
 
 def _flatten(root: int, name: str, moved: int) -> int:

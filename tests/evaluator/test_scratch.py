@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adrs_ray.evaluator.scratch import Scratch
+from adrs_ray.evaluator.scratch import Scratch, sweep_abandoned
 
 
 @pytest.fixture
@@ -59,3 +59,14 @@ def test_size_counts_blocks_names_and_unlinked_files(scratch: Scratch) -> None:
         file.truncate(10**9)
     scratch.empty()
     assert not scratch.exceeds(100_000, [])
+
+
+def test_folders_of_killed_workers_are_swept_and_those_in_use_are_not(scratch: Scratch, tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        (Scratch(None).path / "left").touch()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert len(list(tmp_path.glob("adrs-scratch-*"))) == 2
+    sweep_abandoned()
+    assert list(tmp_path.glob("adrs-scratch-*")) == [scratch.path]
