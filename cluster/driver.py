@@ -7,10 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 
 import ray
-from ray.exceptions import RayTaskError
 
 from adrs_ray.config import RunConfig
-from adrs_ray.errors import RunError, UsageError
 from adrs_ray.ledger import RunStatus
 from adrs_ray.search import RunResult, Search, Seed, StopSwitch
 from adrs_ray.storage.runfolder import RunFolder
@@ -55,11 +53,6 @@ async def run_on_ray(
         await asyncio.gather(*(actor.close.remote() for actor in actors), return_exceptions=True)
         await ledger.close()
         return result
-    except RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, UsageError | RunError):
-            raise type(cause)(str(cause)) from None
-        raise
     finally:
         ray.shutdown()
 

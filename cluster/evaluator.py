@@ -13,13 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from adrs_ray.evaluator.local import LocalEvaluator
 from ray.exceptions import RayActorError
 
 from adrs_ray.candidate import Failure, FailureKind, Verdict
 from adrs_ray.config import EvaluatorConfig, RunConfig
 from adrs_ray.evaluator import EvaluationJob
+from adrs_ray.evaluator.local import LocalEvaluator
 from adrs_ray.task import Task, load_task
+from cluster.calls import answer
 
 LOSSES_ALLOWED = 3
 """Slots that may die under one candidate before it is given up."""
@@ -66,7 +67,7 @@ class RayEvaluator:
         return len(self._actors)
 
     async def start(self) -> None:
-        await asyncio.gather(*(actor.start.remote() for actor in self._actors))
+        await asyncio.gather(*(answer(actor.start.remote()) for actor in self._actors))
 
     async def evaluate(self, job: EvaluationJob) -> Verdict:
         losses = 0
@@ -75,7 +76,7 @@ class RayEvaluator:
             self._in_flight[slot] += 1
             try:
                 again = replace(job, attempts=job.attempts + losses)
-                verdict: Verdict = await self._actors[slot].evaluate.remote(again)
+                verdict: Verdict = await answer(self._actors[slot].evaluate.remote(again))
                 return verdict
             except RayActorError as error:
                 losses += 1
@@ -92,5 +93,5 @@ class RayEvaluator:
     def _least_busy(self) -> int:
         """The slot with the fewest jobs of ours; ties go round."""
         self._next = (self._next + 1) % len(self._actors)
-        order = (*range(self._next, len(self._actors)), *range(self._next))
-        return min(order, key=lambda slot: self._in_flight[slot])
+        order = [*range(self._next, len(self._actors)), *range(self._next)]
+        return min(order, key=self._in_flight.__getitem__)

@@ -14,6 +14,7 @@ from adrs_ray.errors import RunError
 from adrs_ray.generator import Model
 from adrs_ray.local import make_model
 from adrs_ray.runner import IslandLoop
+from cluster.calls import answer
 from cluster.evaluator import RayEvaluator
 from cluster.ledger import RayLedger
 
@@ -90,7 +91,7 @@ class RayHost:
                 self._model_factory,
             )
             try:
-                await actor.run.remote()
+                await answer(actor.run.remote())
                 return
             except RayActorError as error:
                 self.losses += 1

@@ -20,6 +20,7 @@ from adrs_ray.errors import RunError
 from adrs_ray.ledger import Ledger, RunStatus
 from adrs_ray.storage.journal import Event, EventKind
 from adrs_ray.storage.sqlite import SqliteJournal
+from cluster.calls import answer
 
 RETRY_FOR_S = 60.0
 """How long a client waits for a lost ledger to come back."""
@@ -40,10 +41,10 @@ class LedgerActor:
             self._opening = asyncio.create_task(Ledger.open(self._journal, self._config))
         return await self._opening
 
-    async def append_all(self, batches: list[Sequence[Event]], epoch: int) -> list[list[Event] | Exception]:
-        """Several appends at once; one outcome each."""
+    async def append_all(self, appends: list[tuple[Sequence[Event], int]]) -> list[list[Event] | Exception]:
+        """Several appends (batch, epoch) at once; one outcome each."""
         ledger = await self._ledger()
-        outcomes = await asyncio.gather(*(ledger.append(batch, epoch) for batch in batches), return_exceptions=True)
+        outcomes = await asyncio.gather(*(ledger.append(*append) for append in appends), return_exceptions=True)
         return [outcome if isinstance(outcome, list) else _as_exception(outcome) for outcome in outcomes]
 
     async def read(
@@ -105,12 +106,10 @@ class RayLedger:
     async def _flush(self) -> None:
         while self._waiting:
             waiting, self._waiting = self._waiting, []
-            batches = [batch for batch, _, _ in waiting]
-            epoch = waiting[0][1]
+            outcomes: list[list[Event] | Exception]
             try:
-                call = self._actor.append_all.remote
-                outcomes = await self._insist(lambda call=call, b=batches, e=epoch: call(b, e))  # type: ignore[misc]
-            except Exception as error:
+                outcomes = await self._append_all([(batch, epoch) for batch, epoch, _ in waiting])
+            except Exception as error:  # the boundary of this task: it is raised where append() is awaited
                 outcomes = [error] * len(waiting)
             for (_, _, future), outcome in zip(waiting, outcomes, strict=True):
                 if future.done():
@@ -119,6 +118,9 @@ class RayLedger:
                     future.set_exception(outcome)
                 else:
                     future.set_result(outcome)
+
+    async def _append_all(self, appends: list[tuple[Sequence[Event], int]]) -> list[list[Event] | Exception]:
+        return await self._insist(lambda: self._actor.append_all.remote(appends))
 
     async def read(
         self,
@@ -149,6 +151,8 @@ class RayLedger:
         await self._insist(lambda: self._actor.close_purse.remote())
 
     async def close(self) -> None:
+        while self._flusher is not None and not self._flusher.done():
+            await self._flusher
         await self._insist(lambda: self._actor.close.remote())
 
     async def _insist(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
@@ -157,7 +161,7 @@ class RayLedger:
         give_up = loop.time() + RETRY_FOR_S
         while True:
             try:
-                return await call()
+                return await answer(call())
             except RayActorError as error:
                 if loop.time() >= give_up:
                     raise RunError(f"the journal's actor is lost: {' '.join(str(error).split())[:300]}") from None

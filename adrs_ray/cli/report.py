@@ -11,7 +11,7 @@ from rich.table import Table
 from adrs_ray.candidate import Evaluation, Verdict
 from adrs_ray.search import RunResult
 from adrs_ray.storage.runfolder import RunFolder
-from adrs_ray.task import Task
+from adrs_ray.task import SPLITS, Task
 
 NARROWEST = 140
 """Columns of a table that goes to a file or a pipe."""
@@ -75,7 +75,8 @@ def print_result(task: Task, folder: RunFolder, result: RunResult, stream: TextI
 def comparison_table(task: Task, result: RunResult) -> Table:
     """Champion, seed and baselines side by side: the score on each held-out split, then the task's metrics on test."""
     assert result.champion is not None
-    splits = [s for s in ("validation", "test") if any(s in verdicts for verdicts in result.verdicts.values())]
+    judged = {split for verdicts in result.verdicts.values() for split in verdicts}
+    splits = [split for split in SPLITS if split in judged]
     table = Table("", *(_label(name, result.champion.candidate) for name in result.verdicts))
     for split in splits:
         table.add_row(f"{split} score", *(_cell(verdicts.get(split)) for verdicts in result.verdicts.values()))

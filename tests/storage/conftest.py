@@ -17,10 +17,18 @@ Result = TypeVar("Result")
 Make = Callable[..., Event]
 
 
+COMMON_BODY: dict[str, Any] = {"decision": 0, "operator": "test", "parents": [], "source": "", "fingerprint": ""}
+KIND_BODIES: dict[EventKind, dict[str, Any]] = {
+    EventKind.MEASURED: {"stage": "full", "split": "train", "repeat": 0, "verdict": {"score": 0.0, "attempts": 1}},
+    EventKind.ADMITTED: {"score": 0.0, "metrics": {}, "descriptor": [0.0, 0.0]},
+}
+
+
 def make_event(
     number: int | str, island: int = 0, kind: EventKind = EventKind.GENERATED, text: str | None = None, **body: Any
 ) -> Event:
-    """An event with a body of its own and, when given, a text that the body refers to."""
+    """An event with a body as its kind has it, changed by `body` and, when given, a text that the body refers to."""
+    body = {**COMMON_BODY, **KIND_BODIES.get(kind, {}), **body}
     if text is not None:
         body["source"] = text_ref(text)
     candidate = f"{island}-{number}"
