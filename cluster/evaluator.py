@@ -94,4 +94,5 @@ class RayEvaluator:
         """The slot with the fewest jobs of ours; ties go round."""
         self._next = (self._next + 1) % len(self._actors)
         order = [*range(self._next, len(self._actors)), *range(self._next)]
-        return min(order, key=self._in_flight.__getitem__)
+        slot: int = min(order, key=self._in_flight.__getitem__)
+        return slot
