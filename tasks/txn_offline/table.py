@@ -13,8 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
-from adrs_ray.private_import import import_private
-from adrs_ray.task import SPLITS, Case, CaseResult, Combined, Split, Task, load_task
+from adrs_ray.task import SPLITS, Case, CaseResult, Combined, Split, Task, import_private, load_task
 
 RANDOM_BASELINES = ("random_best_of_k", "smf")
 
