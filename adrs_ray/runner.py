@@ -102,6 +102,8 @@ class IslandLoop:
         self._granted = 0
         self._grant_lock = asyncio.Lock()
         self._migrants_read = 0
+        self._acknowledged = 0
+        """The highest seq this island has seen acknowledged."""
 
     async def run(self) -> None:
         """Restore from the journal, finish what was under way, then go on until the budget or a stop ends it.
@@ -179,6 +181,7 @@ class IslandLoop:
 
     async def _settle(self, candidate: Candidate, lost: int) -> None:
         settled = await measure(candidate, self._evaluator, self._ledger, self.island, lost)
+        self._acknowledged = max(self._acknowledged, settled.seq)
         if settled.kind is EventKind.ADMITTED:
             self.island.tell(elite_of(settled), candidate.source)
 
@@ -203,9 +206,11 @@ class IslandLoop:
         if leaving:
             batch = [migrated_event(elite, self.island.number, target) for elite, _ in leaving]
             await self._ledger.append(batch, self._ledger.epoch)
+        acknowledged = self._acknowledged
         arrived = await self._ledger.read(self._migrants_read, [EventKind.MIGRATED], self.island.number)
+        # A read sees all that was acknowledged before it, so the next one need not go over that again.
+        self._migrants_read = max(acknowledged, arrived[-1].seq if arrived else 0)
         if arrived:
-            self._migrants_read = arrived[-1].seq
             texts = await self._ledger.texts([event.body["source"] for event in arrived])
             for event in arrived:
                 self.island.tell(elite_of(event), texts[event.body["source"]])
