@@ -1,7 +1,32 @@
 """Evaluator: runs a candidate in a jail, judges its raw output outside of it.
 
 `Evaluator` is the seam; implementations are `adrs_ray.evaluator.local.LocalEvaluator` (fork servers of this machine)
-and `cluster.evaluator.RayEvaluator`. One contract suite runs against each.
+and `cluster.evaluator.RayEvaluator`. One contract suite runs against each. `docs/jail.md` describes the jail.
+
+Three processes, and the modules of each:
+
+    worker (trusted)        local               slots of this machine: one thread and one fork server each
+                            confinement         decides once how this machine jails
+                            slot                starts, watches and ends a fork server
+                            candidate_process   one child: requests, replies, limits, how it ended
+                            judging             cases, judge and referee: from a program to a verdict
+                            scratch             the slot's folder for files: watched, emptied
+                            doctor              one verdict without a run; what holds on this machine
+    fork server (trusted)   bootstrap           entry point, under the interpreter of candidates
+                            interpreter         asked once: what that interpreter must be able to read
+                            forkserver          imports the adapter, forks, answers denied calls, ends, accounts
+    child (untrusted)       child               serves requests with adapter and program
+                            jail                puts the layers on, in this order:
+                            landlock, privileges, seccomp
+                            openevolve_adapter, openevolve_semaphores, openevolve_shims
+                                                adapter of OpenEvolve-style folders
+                            doctor_probes       the program that `doctor` runs
+    shared                  channel, codec      frames with a nonce; JSON and plain arrays
+                            processes           descendants, threads, kills
+                            libc, syscalls      calls that Python does not wrap, and their numbers
+
+What fork server and child import is standard library only (numpy where it is there): they run under the interpreter
+of candidates, which need not have this package.
 """
 
 from __future__ import annotations
@@ -26,7 +51,9 @@ class EvaluationJob:
 
 
 class Evaluator(Protocol):
-    """Turns a program into a verdict: never an exception for what a candidate does, never a hang.
+    """Turns a program into a verdict: never an exception for what a candidate does, never a hang because of it.
+
+    A judge that does not return is the task's fault and is not interrupted.
 
     Concurrency: any number of calls at once; each waits for a free slot. Idempotent: the same job twice gives two
     verdicts on the same cases, and the journal keeps the first.
@@ -42,7 +69,8 @@ class Evaluator(Protocol):
         ...
 
     async def evaluate(self, job: EvaluationJob) -> Verdict:
-        """The verdict; `Failure(INFRASTRUCTURE)` only after the retries of ours are used up."""
+        """The verdict. `Failure(INFRASTRUCTURE)` when our processes failed and all retries are used up, or when the
+        judge itself broke. Raises UsageError when the task has no cases for the split."""
         ...
 
     async def close(self) -> None:

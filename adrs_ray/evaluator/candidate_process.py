@@ -58,14 +58,15 @@ class CandidateError(Exception):
 
 @dataclass
 class Account:
-    """What a candidate's process left behind, in the parent's measure."""
+    """What a candidate's process left behind. Trusted, except `opened`, `stdout` and `stderr`."""
 
     cpu_s: float = 0.0
+    """CPU seconds that the kernel charged to it and to descendants it waited for, less those of an idle child."""
     layers: tuple[str, ...] = ()
     denied: dict[str, int] = field(default_factory=dict)
     """By the kernel, counted by the fork server."""
     opened: dict[str, int] = field(default_factory=dict)
-    """Opens outside of the jail, as the candidate's own process tells them: `open:/path` -> count."""
+    """Attempts to open files outside of the jail, as the candidate's own process tells them: `open:/path` -> count."""
     stdout: str = ""
     stderr: str = ""
 
@@ -168,7 +169,10 @@ class Child:
                     self.account.opened[key[:300]] = count
 
     def cpu_s(self) -> float:
-        """CPU seconds of the process so far, its threads included, by its own clock (clock_gettime(2))."""
+        """CPU seconds of the process so far, from the kernel's CPU clock of it (clock_gettime(2)); 0 when it has ended.
+
+        Its threads are counted, processes that it started are not. What an idle child costs is taken off.
+        """
         if self.pid is None:
             return 0.0
         try:
@@ -383,7 +387,10 @@ def _cause_of_end(ended: Mapping[str, Any]) -> CandidateError:
 
 
 def measure_idle(server: ForkServer) -> None:
-    """Measure what a process costs that does nothing, which also proves that the jail can be entered."""
+    """Measure the CPU time of a child that does nothing. It also proves that the jail can be entered.
+
+    Raises SlotError when it cannot.
+    """
     used = []
     for _ in range(3):
         child = Child(server, time.monotonic() + _IDLE_TIMEOUT_S)

@@ -19,7 +19,7 @@ _MESSAGE_BYTES = 1 << 16
 
 
 class ForgedFrameError(Exception):
-    """A frame without the nonce, or one that nobody asked for."""
+    """A frame without the nonce."""
 
 
 class OversizedFrameError(Exception):
@@ -32,7 +32,11 @@ def frame(nonce: bytes, body: bytes) -> bytes:
 
 
 class FrameParser:
-    """Cuts what arrives into bodies; keeps no more than one frame of at most `limit` bytes."""
+    """Cuts what arrives into bodies of at most `limit` bytes.
+
+    It keeps what it is fed until a whole body is there: the caller asks for a body after each chunk, and stops
+    feeding once an error is raised.
+    """
 
     def __init__(self, nonce: bytes, limit: int) -> None:
         self._nonce = nonce

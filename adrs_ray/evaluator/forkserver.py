@@ -2,7 +2,8 @@
 
 It never receives a case, a program or a byte of a program's output, so that nothing of one candidate can be found in
 the memory of the next: channel and output pipes come from the worker and go straight to the child. Its duties: fork,
-answer the denied calls that seccomp's listener brings, cap threads and processes, end every descendant, account.
+answer the denied calls that seccomp's listener brings, cap threads and processes, end every descendant, account. It
+stands outside of Landlock and seccomp, as the worker's user: the adapter and what it imports run here at import.
 
 Messages on the control socket: {"op": "fork", "cpu_s": n} with three descriptors (channel, stdout, stderr) and
 {"op": "kill"} arrive; {"op": "ready"}, {"op": "failed"}, {"op": "forked"}, {"op": "ended"} go back. The end of the
@@ -284,9 +285,10 @@ class _Watch:
         return processes.descendants(os.getpid())
 
     def check_counts(self) -> None:
-        """The watchdog, alone where there is no listener: more than twice the caps ends the child.
+        """The watchdog, at every tick: more than twice the caps ends the child.
 
-        Twice, as the listener counts what exists: forks and clones that are under way at once can pass it together.
+        Where there is no listener it is the only cap on threads. Twice, as the listener counts what exists: forks
+        and clones that are under way at once can pass it together.
         """
         members = self._members()
         for pid in members:

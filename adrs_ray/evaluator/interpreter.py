@@ -26,7 +26,11 @@ _PROGRAMS = ("/bin", "/usr/bin")
 
 
 def main(_arguments: list[str]) -> None:
-    """Answer {"forbidden": [...], "needed": [...]} with what `adrs_ray.evaluator.local.Interpreter` holds."""
+    """Answer the request {"forbidden": [paths], "needed": [paths]}.
+
+    `forbidden` is left out of what candidates may read; `needed` must be readable by an ordinary user before
+    candidates can become one (`nobody` in the answer). `confinement.choose_confinement` reads the answer.
+    """
     request = json.load(sys.stdin)
     readable, listable = readable_paths(request["forbidden"])
     answer = {
@@ -45,7 +49,7 @@ def main(_arguments: list[str]) -> None:
 def readable_paths(forbidden: Iterable[str]) -> tuple[list[str], list[str]]:
     """Files and folders that running Python takes, without the forbidden ones and without this project's packages.
 
-    Second: folders of which only parts are readable. Their names must be, or the import system finds nothing there.
+    Second: folders of which only parts are readable. They must be listable, or the import system finds nothing there.
     """
     packages = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     roots = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *packages]

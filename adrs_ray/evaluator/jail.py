@@ -23,7 +23,7 @@ class Jail:
 
     strict: bool
     landlock_abi: int
-    """0: the fork server itself stands in bubblewrap, which hides all other files."""
+    """0 with `strict`: the fork server itself stands in bubblewrap, which hides all other files."""
     uid: int | None
     """The user to become; None: stay, without capabilities."""
     rules: Sequence[tuple[int, int]]

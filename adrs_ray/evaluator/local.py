@@ -35,7 +35,8 @@ class _Order:
 class LocalEvaluator:
     """`adrs_ray.evaluator.Evaluator` on this machine: jailed processes, judged in this process.
 
-    `evaluate` raises UsageError when the task has no cases for the split, and RuntimeError before `start`.
+    `evaluate` raises UsageError when the task has no cases for the split, and RuntimeError before `start` or after
+    `close`.
     """
 
     def __init__(self, task: Task, config: EvaluatorConfig) -> None:
@@ -82,7 +83,7 @@ class LocalEvaluator:
         return await asyncio.wrap_future(order.answer)
 
     async def close(self) -> None:
-        """End every process of the slots; what is under way ends as an infrastructure failure."""
+        """End every process of the slots; what is under way or waiting ends as an infrastructure failure."""
         self._closing.set()
         for _ in self._threads:
             self._orders.put(None)

@@ -33,7 +33,7 @@ _folder = ""
 def configure(foreign: dict[str, Any], folder: str) -> None:
     """Take the folder's settings (`adrs_ray.openevolve.foreign_settings`); called once, in the fork server.
 
-    The shims are imported here, as the jail does not let children read them; the folder's own code never is.
+    The shims are imported here once, so that every child has them; the folder's own code never is.
     """
     global _folder
     _foreign.clear()

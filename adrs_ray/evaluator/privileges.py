@@ -90,7 +90,8 @@ def die_with_parent(parent: int, sig: int = signal.SIGKILL) -> None:
 
 
 def limit_resources(memory_mb: int, cpu_s: int, file_mb: int, open_files: int = 128) -> None:
-    """rlimits: address space beyond today's, CPU seconds, size of one file, open files; no core files, no queues."""
+    """rlimits, each per process and inherited: address space beyond what this process has now, CPU seconds, size of
+    one file, open files; no core files, no POSIX message queues. A lower hard limit stays."""
     limits = {
         resource.RLIMIT_AS: address_space() + memory_mb * 2**20,
         resource.RLIMIT_CPU: cpu_s,

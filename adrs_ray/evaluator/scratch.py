@@ -60,7 +60,10 @@ class Scratch:
             os.chown(self.path, owner, owner)
 
     def exceeds(self, limit_bytes: int, pids: Iterable[int]) -> bool:
-        """Whether files here, and files that `pids` hold open after unlinking them, take more than the limit."""
+        """Whether files here, and unlinked files that `pids` hold open, take more than the limit.
+
+        Not seen: an unlinked file that is only mapped, or whose descriptor is on its way through a socket.
+        """
         used = sum(_unlinked_bytes(pid) for pid in pids)
         waiting = [str(self.path)]
         while waiting:

@@ -1,7 +1,9 @@
 """The system calls that a candidate may make, as a seccomp filter (source: linux/seccomp.h, linux/filter.h).
 
-Everything not named here is denied with EPERM. Where the kernel lets it, denied calls are not answered by the filter
-but by a supervisor that holds the filter's listener: it counts them by name and caps threads and processes.
+An allowlist: a call that is not named here fails with EPERM. Exceptions: calls of `KILLED` end the process; numbers
+newer than our tables, and clone3, fail with ENOSYS, so that libraries fall back to older calls; a foreign calling
+convention (32 bits, x32) ends the process. Where the kernel lets it, denied calls are not answered by the filter but by
+a supervisor that holds the filter's listener: it counts them by name and caps threads and processes.
 
 Standard library only: fork servers load this file by its path.
 """
@@ -54,7 +56,7 @@ KILLED = _names(
     kexec_load kexec_file_load init_module finit_module delete_module create_module reboot
     """
 )
-"""Calls without any honest use in a candidate: the process is killed."""
+"""Calls without any honest use in a candidate: by the filter, or by the supervisor that hears of them, it is killed."""
 
 _ARGUMENT_RULES = ("clone", "clone3", "fork", "vfork", "execve", "execveat", "socketpair", "sendto", "kill", "tgkill",
                    "prctl", "prlimit64", "fcntl", "ioctl", "personality", "open", "openat", "truncate")  # fmt: skip
@@ -91,6 +93,7 @@ class Policy:
     processes: int
     """Processes that a candidate may start; 0: neither fork nor exec."""
     landlock_abi: int
+    """Below 3 Landlock does not know truncation: the filter denies it."""
     notify: bool
     """Denied calls go to the listener; else the filter answers them itself."""
 

@@ -40,7 +40,7 @@ class SlotError(Exception):
 
 
 class ForkServer:
-    """A fork server's process, its control socket and its scratch folder."""
+    """A fork server's process, its control socket and its scratch folder. It serves one child at a time."""
 
     def __init__(self, task: Task, confinement: Confinement, closing: threading.Event) -> None:
         """Start it and wait until it has imported the task's adapter.
