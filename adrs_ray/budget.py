@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adrs_ray.config import BudgetConfig
@@ -43,9 +44,9 @@ class Purse:
         """An island starts (again): what it was granted before lapses, `pending` candidates are under way."""
         self._outstanding[island] = pending
 
-    def lapse(self) -> None:
-        """A new writer took the run over: no island holds anything any more."""
-        self._outstanding.clear()
+    def lapse(self, under_way: Mapping[int, int]) -> None:
+        """A new writer took the run over: no island holds more than the candidates it has under way."""
+        self._outstanding = Counter(under_way)
 
     def settle(self, island: int) -> None:
         """A candidate of an island reached a terminal state."""

@@ -7,6 +7,7 @@ an island rebuilt by telling it the journal's events again goes on as if nothing
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -52,6 +53,7 @@ class Island:
         """Fingerprint -> the candidate that had it first."""
         self._sent: set[str] = set()
         self._next_decision = 0
+        self._unfinished: deque[int] = deque()
 
     @property
     def archive(self) -> GridArchive:
@@ -60,7 +62,7 @@ class Island:
     @property
     def next_decision(self) -> int:
         """The number of the decision that the next `ask` takes."""
-        return self._next_decision
+        return self._unfinished[0] if self._unfinished else self._next_decision
 
     def ask(self) -> Proposal:
         """Decide what to try next.
@@ -70,8 +72,11 @@ class Island:
         elites = list(self._archive)
         if not elites:
             raise RuntimeError(f"island {self.number} has no elite to start from: welcome() a valid program first")
-        decision = self._next_decision
-        self._next_decision += 1
+        if self._unfinished:
+            decision = self._unfinished.popleft()
+        else:
+            decision = self._next_decision
+            self._next_decision += 1
         key = (self._config.seed, self.number, decision)
         rng = np.random.default_rng(key)
         parents = [choose_parent(elites, self._config.selector, rng)]
@@ -137,6 +142,10 @@ class Island:
         self._next_decision = max(self._next_decision, decision + 1)
         if fingerprint is not None:
             self._seen.setdefault(fingerprint, candidate)
+
+    def take_again(self, decision: int) -> None:
+        """A decision of the past that led to no program (replay): it is taken before any new one."""
+        self._unfinished.append(decision)
 
     def missing_programs(self) -> list[str]:
         """Text refs of elites whose program has not been supplied yet."""

@@ -10,6 +10,7 @@ import asyncio
 import bisect
 import os
 import socket
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -172,6 +173,12 @@ class Ledger:
                 verdict = measurement_of(event).verdict
                 self._judged.setdefault(event.candidate, {})[event.body["split"]] = verdict
 
+    def _under_way(self) -> Counter[int]:
+        """Candidates per island that were acknowledged and not settled: islands come up one after the other, and what
+        the later ones have to finish must not be granted to the first."""
+        pending = Counter(pending.island for pending in self._view.pending.values())
+        return Counter({number: n for number, n in pending.items() if number < self._config.islands.count})
+
     def _lead(self, event: Event) -> None:
         assert event.candidate is not None
         body, score = event.body, event.body["score"]
@@ -186,7 +193,7 @@ class Ledger:
         if event.kind in SETTLED:
             self._purse.settle(event.island)
         elif event.kind is EventKind.RUN_STARTED:
-            self._purse.lapse()
+            self._purse.lapse(self._under_way())
             self._requests.clear()
         elif event.kind is EventKind.GRANT and "reopened" in event.body:
             self._purse.reopen(event.island, event.body["reopened"])

@@ -37,12 +37,18 @@ class LocalHost:
         self._evaluator = evaluator
         self._ledger = ledger
         self._turnstile = asyncio.Semaphore(1) if evaluator.slots == 1 and not model.paid else None
+        self._loops: list[IslandLoop] = []
 
     async def run_island(self, number: int) -> None:
         loop = IslandLoop(
             number, self._config, self._seed_source, self._model, self._evaluator, self._ledger, self._turnstile
         )
+        self._loops.append(loop)
         await loop.run()
+
+    async def drain(self) -> None:
+        for loop in self._loops:
+            loop.drain()
 
 
 async def run_local(

@@ -31,7 +31,7 @@ from adrs_ray.storage.events import (
     screened_out_event,
     settled_event,
 )
-from adrs_ray.storage.journal import Event, EventKind
+from adrs_ray.storage.journal import Event, EventKind, text_ref
 
 REDRAWN = frozenset({FailureKind.DUPLICATE, FailureKind.GENERATION, FailureKind.SYNTAX})
 GRANT_BLOCK = 32
@@ -100,6 +100,7 @@ class IslandLoop:
         """Names this start of the island in requests that may be repeated."""
         self._grant_requests = 0
         self._granted = 0
+        self._draining = False
         self._grant_lock = asyncio.Lock()
         self._migrants_read = 0
         self._acknowledged = 0
@@ -119,6 +120,10 @@ class IslandLoop:
             for worker in workers:
                 worker.cancel()
 
+    def drain(self) -> None:
+        """Begin nothing new, whatever is granted: `run` returns when what is under way has ended."""
+        self._draining = True
+
     async def _work(self) -> None:
         while True:
             resumed = self._pending.popleft() if self._pending else None
@@ -126,6 +131,8 @@ class IslandLoop:
                 return
             async with self._turn:
                 if resumed is None:
+                    if self._draining:
+                        return
                     decision = await self._step()
                 else:
                     decision = resumed[0].decision
@@ -134,11 +141,11 @@ class IslandLoop:
 
     async def _take_grant(self) -> bool:
         async with self._grant_lock:
-            if self._granted == 0:
+            if self._granted == 0 and not self._draining:
                 self._grant_requests += 1
                 request = f"{self._start}:{self._grant_requests}"
                 self._granted = await self._ledger.grant(self.island.number, GRANT_BLOCK, request)
-            if self._granted == 0:
+            if self._granted == 0 or self._draining:
                 return False
             self._granted -= 1
             return True
@@ -188,7 +195,7 @@ class IslandLoop:
     async def _adopt(self, candidate: Candidate, recorded: Event) -> Candidate:
         """The candidate as recorded: an earlier life of this island may have generated another program for it."""
         ref: str = recorded.body["source"]
-        if recorded.body["fingerprint"] == candidate.fingerprint:
+        if ref == text_ref(candidate.source):
             return candidate
         return candidate_of(recorded, (await self._ledger.texts([ref]))[ref])
 
@@ -218,22 +225,30 @@ class IslandLoop:
     async def _restore(self) -> None:
         """Tell the island the journal again; candidates without a terminal state are under way."""
         number = self.island.number
-        kinds = [EventKind.GENERATED, EventKind.ADMITTED, EventKind.REJECTED, EventKind.MIGRATED]
+        kinds = [EventKind.PROPOSED, EventKind.GENERATED, EventKind.ADMITTED, EventKind.REJECTED, EventKind.MIGRATED]
         events = await self._ledger.read(kinds=kinds, island=SEED_ISLAND)
         events += await self._ledger.read(kinds=kinds, island=number)
         open_events: dict[str, Event] = {}
+        asked: dict[str, int] = {}
+        """Paid requests that got no answer yet: candidate -> decision."""
         for event in sorted(events, key=lambda event: event.seq):
             assert event.candidate is not None
             if event.kind is EventKind.MIGRATED:
                 self._migrants_read = event.seq
             elif event.island == number:
-                self.island.note(event.candidate, event.body["fingerprint"], event.body["decision"])
+                self.island.note(event.candidate, event.body.get("fingerprint"), event.body["decision"])
+            if event.kind is EventKind.PROPOSED:
+                asked[event.candidate] = event.body["decision"]
+            else:
+                asked.pop(event.candidate, None)
             if event.kind is EventKind.GENERATED and event.island == number:
                 open_events[event.candidate] = event
             elif event.kind in (EventKind.ADMITTED, EventKind.MIGRATED):
                 self.island.tell(elite_of(event))
             if event.kind in (EventKind.ADMITTED, EventKind.REJECTED):
                 open_events.pop(event.candidate, None)
+        for decision in asked.values():
+            self.island.take_again(decision)
         target = migration.destination(number, self._config.islands)
         if target is not None:
             for event in await self._ledger.read(kinds=[EventKind.MIGRATED], island=target):

@@ -20,7 +20,7 @@ from adrs_ray.evaluator import EvaluationJob, Evaluator
 from adrs_ray.island import SEED_ISLAND, Island
 from adrs_ray.ledger import Leader, RunStatus
 from adrs_ray.runner import IslandLedger, measure
-from adrs_ray.storage.events import STAGE, candidate_of, generated_event, measured_event
+from adrs_ray.storage.events import STAGE, candidate_of, generated_event, measured_event, measurement_of
 from adrs_ray.storage.journal import Event, EventKind
 from adrs_ray.storage.runfolder import RunFolder
 from adrs_ray.task import Split, Task
@@ -46,6 +46,10 @@ class IslandHost(Protocol):
 
         Raises RunError when the run cannot go on.
         """
+        ...
+
+    async def drain(self) -> None:
+        """Let islands begin nothing new; called again and again while the run drains, so it must not wait for them."""
         ...
 
 
@@ -76,6 +80,8 @@ class StopSwitch:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.since = time.time()
+        """When this start of the run began; a stop asked for before was meant for an earlier one."""
 
     def drain(self, reason: str) -> None:
         self.reason = self.reason or reason
@@ -113,21 +119,27 @@ class Search:
         Raises RunError with one line when it cannot go on: no seed is valid, the journal refuses.
         """
         await self._settle_seeds(seeds)
-        islands = [asyncio.create_task(self._host.run_island(n)) for n in range(self._config.islands.count)]
-        supervisor = asyncio.create_task(self._supervise())
         try:
-            await _all_or_first_error([*islands, supervisor], until=islands)
+            await self._look()
+            await self._run_islands()
+            if self._validating is not None:
+                await self._validating
         finally:
-            for task in (*islands, supervisor):
-                task.cancel()
-            await asyncio.gather(*islands, supervisor, return_exceptions=True)
-        if self._validating is not None:
-            await self._validating
+            await _cancel([] if self._validating is None else [self._validating])
         status = await self._ledger.status()
         self._on_status(status)
         reason = self._stop.reason or f"all {status.candidates} candidates are done"
         finished = not (self._stop.reason or "").startswith("stopped")
         return await self._finish(reason, finished, baselines)
+
+    async def _run_islands(self) -> None:
+        """Until every island has ended."""
+        islands = [asyncio.create_task(self._host.run_island(n)) for n in range(self._config.islands.count)]
+        supervisor = asyncio.create_task(self._supervise())
+        try:
+            await _all_or_first_error([*islands, supervisor], until=islands)
+        finally:
+            await _cancel([*islands, supervisor])
 
     async def _settle_seeds(self, seeds: Sequence[Seed]) -> None:
         """Journal the programs to start from, once, and measure those that have no terminal state yet."""
@@ -160,24 +172,28 @@ class Search:
             raise RunError(f"the seed of {self._task.name} fails on train: {first['failure']}: {first['detail']}{case}")
 
     async def _supervise(self) -> None:
-        """Watch: show the status, obey commands, keep the best program on disk, judge new bests on validation."""
         while True:
-            status = await self._ledger.status()
-            self._on_status(status)
-            await self._obey_commands(status)
-            await self._care_for_best(status)
-            progress = Progress(
-                candidates=status.candidates,
-                wall_s=time.monotonic() - self._started,
-                best_score=status.leaders[0].score if status.leaders else None,
-                since_best=status.since_best,
-            )
-            reason = stop_reason(progress, self._config.budget)
-            if reason is not None and status.candidates < self._config.budget.max_candidates:
-                self._stop.drain(reason)
-            if self._stop.reason is not None:
-                await self._ledger.close_purse()
+            await self._look()
             await asyncio.sleep(SUPERVISION_INTERVAL_S)
+
+    async def _look(self) -> None:
+        """Show the status, obey commands, keep the best program on disk, judge new bests on validation, stop."""
+        status = await self._ledger.status()
+        self._on_status(status)
+        await self._obey_commands(status)
+        await self._care_for_best(status)
+        progress = Progress(
+            candidates=status.candidates,
+            wall_s=time.monotonic() - self._started,
+            best_score=status.leaders[0].score if status.leaders else None,
+            since_best=status.since_best,
+        )
+        reason = stop_reason(progress, self._config.budget)
+        if reason is not None and status.candidates < self._config.budget.max_candidates:
+            self._stop.drain(reason)
+        if self._stop.reason is not None:
+            await self._ledger.close_purse()
+            await self._host.drain()
 
     async def _obey_commands(self, status: RunStatus) -> None:
         for command in self._folder.pending_commands(set(status.commands)):
@@ -189,7 +205,7 @@ class Search:
                 {"kind": command.kind, "body": dict(command.body)},
             )
             await self._ledger.append([event], self._ledger.epoch)
-            if command.kind == "stop":
+            if command.kind == "stop" and command.posted_at >= self._stop.since:
                 self._stop.drain("stopped by `adrs stop`")
 
     async def _care_for_best(self, status: RunStatus) -> None:
@@ -215,13 +231,13 @@ class Search:
         self._folder.write_best(source, scores)
 
     async def _judge(self, candidate: str, source: str, split: Split, text: str | None = None) -> Verdict:
-        """Measure a recorded program (or `text`) on a held-out split and record that."""
+        """Measure a recorded program (or `text`) on a held-out split; returns what is recorded, artifacts left out."""
         if text is None:
             text = (await self._ledger.texts([source]))[source]
         verdict = await self._evaluator.evaluate(EvaluationJob(candidate, text, split))
         event = measured_event(Measurement(candidate, STAGE, split, 0, verdict), SEED_ISLAND)
-        await self._ledger.append([event], self._ledger.epoch)
-        return verdict
+        (recorded,) = await self._ledger.append([event], self._ledger.epoch)
+        return measurement_of(recorded).verdict
 
     async def _finish(self, reason: str, finished: bool, baselines: bool) -> RunResult:
         """Top k on validation, the champion once on test, beside it the seed and the baselines."""
@@ -234,6 +250,7 @@ class Search:
             if "validation" in held_out:
                 judged = await self._held_out([(t.candidate, t.source, None) for t in top], "validation", status)
                 champion = max(top, key=lambda leader: (_score(judged[leader.candidate]), leader.score))
+                status = await self._ledger.status()
             await self._compare(champion, held_out, baselines, verdicts, status)
             await self._save_best(champion, verdicts.get(champion.candidate, {}))
         elif champion is not None:
@@ -307,6 +324,13 @@ async def _all_or_first_error(tasks: Sequence[asyncio.Task[None]], until: Sequen
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel and wait until they have ended: none of them writes afterwards."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _score(verdict: Verdict) -> float:

@@ -44,10 +44,11 @@ class IslandActor:
         self._epoch = epoch
         self._slots = slots
         self._model_factory = model_factory
+        self._loop: IslandLoop | None = None
 
     async def run(self) -> None:
         """Until the ledger grants no more. Raises RunError when the run cannot go on."""
-        loop = IslandLoop(
+        self._loop = IslandLoop(
             self._number,
             self._config,
             self._seed_source,
@@ -55,7 +56,11 @@ class IslandActor:
             RayEvaluator(self._slots),
             RayLedger(self._ledger_actor, self._epoch),
         )
-        await loop.run()
+        await self._loop.run()
+
+    async def drain(self) -> None:
+        if self._loop is not None:
+            self._loop.drain()
 
 
 class RayHost:
@@ -76,6 +81,7 @@ class RayHost:
         self._epoch = epoch
         self._slots = list(slots)
         self._model_factory = model_factory
+        self._actors: dict[int, Any] = {}
         self.losses = 0
 
     async def run_island(self, number: int) -> None:
@@ -90,6 +96,7 @@ class RayHost:
                 self._slots,
                 self._model_factory,
             )
+            self._actors[number] = actor
             try:
                 await answer(actor.run.remote())
                 return
@@ -100,4 +107,10 @@ class RayHost:
                     raise RunError(f"islands were lost {self.losses} times, the last was {number}: {detail}") from None
                 await asyncio.sleep(0.5)
             finally:
+                del self._actors[number]
                 ray.kill(actor)
+
+    async def drain(self) -> None:
+        for actor in self._actors.values():
+            # Nobody waits for the answer: a lost island is told when it has been replaced.
+            actor.drain.remote()

@@ -24,7 +24,7 @@ def test_never_more_than_the_limit_whatever_is_lost(limit, steps):
                 settled += 1
         assert settled <= limit
         assert purse.remaining == limit - settled - purse.outstanding
-    purse.lapse()
+    purse.lapse({})
     while purse.offer(1):
         purse.grant(0, 1)
         purse.settle(0)

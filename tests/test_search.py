@@ -1,17 +1,21 @@
 """Whole runs over doubles at the model and the evaluator; journal, ledger, islands and supervisor are real."""
 
 import asyncio
+import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from adrs_ray.candidate import Evaluation, FailureKind
+from adrs_ray.candidate import Candidate, Completion, Evaluation, Failure, FailureKind, Verdict
 from adrs_ray.config import RunConfig, override
 from adrs_ray.errors import RunError
+from adrs_ray.evaluator import EvaluationJob
+from adrs_ray.generator import GenerationRequest
 from adrs_ray.ledger import Ledger
 from adrs_ray.local import LocalHost
 from adrs_ray.search import RunResult, Search, Seed, StopSwitch
+from adrs_ray.storage.events import generated_event
 from adrs_ray.storage.journal import SETTLED, Event, EventKind, Journal
 from adrs_ray.storage.memory import MemoryJournal
 from adrs_ray.storage.runfolder import RunFolder, post_command
@@ -160,6 +164,151 @@ def test_a_run_cut_off_anywhere_goes_on_to_exactly_its_budget(tmp_path, stop_aft
     reopened = [e for e in pending if e.candidate not in ended_before]
     attempts = {e.candidate: e.body["verdict"]["attempts"] for e in events if e.kind is EventKind.MEASURED}
     assert all(attempts[e.candidate] >= 2 for e in reopened)
+
+
+def test_what_is_under_way_on_islands_that_are_not_up_yet_is_not_granted_again(tmp_path):
+    config = configured(budget__max_candidates=10)
+
+    async def main() -> int:
+        journal = MemoryJournal()
+        ledger = await Ledger.open(journal, config)
+        await ledger.start_epoch()
+        for number in range(4):
+            candidate = Candidate(f"1-{number}", 1, number, "literal", (), f"{SEED}# {number}", str(number))
+            await ledger.append([generated_event(candidate, "literal", 1)], ledger.epoch)
+        resumed = await Ledger.open(journal.take_over(), config)
+        await resumed.start_epoch()
+        await resumed.reopen(0, 0, "fast island")
+        granted = 0
+        while more := await resumed.grant(0, 32, f"{granted}"):
+            granted += more
+        await resumed.reopen(1, 4, "slow island")
+        return granted + await resumed.grant(1, 32, "late")
+
+    assert asyncio.run(main()) == 6
+
+
+def test_a_paid_request_without_an_answer_is_made_again_and_ends(tmp_path):
+    config = configured(budget__max_candidates=20, islands__count=1)
+    folder = folder_for(tmp_path, config)
+    journal = MemoryJournal()
+
+    class Stuck(LiteralModel):
+        async def complete(self, request: GenerationRequest) -> Completion:
+            if request.candidate == "0-3":
+                await asyncio.Event().wait()
+            return await super().complete(request)
+
+    async def main() -> list[Event]:
+        first = asyncio.create_task(run_once(folder, journal, config, Stuck(paid=True)))
+        while len(settled(await journal.read())) < 10:
+            await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await run_once(folder, journal.take_over(), config, LiteralModel(paid=True), seeds=())
+        return await journal.read()
+
+    events = asyncio.run(main())
+    check_exact(events, 20)
+    proposed = {e.candidate for e in events if e.kind is EventKind.PROPOSED}
+    assert "0-3" in proposed
+    assert proposed <= {e.candidate for e in settled(events)}
+
+
+def test_no_program_is_measured_twice_on_a_held_out_split(tmp_path):
+    config = configured()
+    evaluator = LiteralEvaluator()
+    asyncio.run(run_once(folder_for(tmp_path, config), MemoryJournal(), config, evaluator=evaluator))
+    held_out = Counter((job.candidate, job.split) for job in evaluator.jobs if job.split != "train")
+    assert max(held_out.values()) == 1
+
+
+def test_a_run_that_is_cut_off_records_no_verdict_on_validation_that_never_was(tmp_path):
+    config = configured(budget__max_candidates=1000)
+    journal = MemoryJournal()
+
+    class Closing(LiteralEvaluator):
+        """Answers what is under way as a closed evaluator does."""
+
+        def __init__(self) -> None:
+            super().__init__(delay_s=0.01)
+            self.closed = asyncio.Event()
+            self.validating = asyncio.Event()
+
+        async def evaluate(self, job: EvaluationJob) -> Verdict:
+            if job.split != "validation":
+                return await super().evaluate(job)
+            self.validating.set()
+            await self.closed.wait()
+            return Failure(FailureKind.INFRASTRUCTURE, "the evaluator was closed")
+
+    async def main() -> None:
+        evaluator = Closing()
+        run = asyncio.create_task(run_once(folder_for(tmp_path, config), journal, config, evaluator=evaluator))
+        await evaluator.validating.wait()
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        evaluator.closed.set()
+        await asyncio.sleep(0.05)
+
+    asyncio.run(main())
+    assert not [e for e in asyncio.run(journal.read()) if e.id.endswith("validation:0")]
+
+
+def test_a_stopped_run_begins_nothing_new_though_it_was_granted_more(tmp_path, monkeypatch):
+    config = configured(budget__max_candidates=5000)
+    stop = StopSwitch()
+    drained = asyncio.Event()
+    drain = LocalHost.drain
+
+    async def noted(host: LocalHost) -> None:
+        await drain(host)
+        drained.set()
+
+    class Gated(LiteralEvaluator):
+        async def evaluate(self, job: EvaluationJob) -> Verdict:
+            if job.split == "train" and job.candidate != "seed-0":
+                stop.drain("stopped by a test")
+                await drained.wait()
+            return await super().evaluate(job)
+
+    monkeypatch.setattr(LocalHost, "drain", noted)
+    evaluator = Gated()
+    result = asyncio.run(
+        run_once(folder_for(tmp_path, config), MemoryJournal(), config, evaluator=evaluator, stop=stop)
+    )
+    assert not result.finished
+    begun = [job for job in evaluator.jobs if job.split == "train"]
+    assert len(begun) <= 1 + config.islands.count * config.islands.in_flight
+
+
+def test_a_stop_while_the_seeds_are_evaluated_lets_no_island_begin(tmp_path):
+    config = configured(budget__max_candidates=5000)
+    stop = StopSwitch()
+
+    class Interrupted(LiteralEvaluator):
+        async def evaluate(self, job: EvaluationJob) -> Verdict:
+            stop.drain("stopped by a test")
+            return await super().evaluate(job)
+
+    evaluator = Interrupted()
+    result = asyncio.run(
+        run_once(folder_for(tmp_path, config), MemoryJournal(), config, evaluator=evaluator, stop=stop)
+    )
+    assert not result.finished
+    assert [job.candidate for job in evaluator.jobs if job.split == "train"] == ["seed-0"]
+
+
+def test_a_stop_that_was_asked_before_this_start_is_taken_in_but_not_obeyed(tmp_path):
+    config = configured(budget__max_candidates=20)
+    folder = folder_for(tmp_path, config)
+    journal = MemoryJournal()
+    command = folder.commands / f"{post_command(folder, 'stop', {})}.json"
+    os.utime(command, (command.stat().st_mtime - 60,) * 2)
+    result = asyncio.run(run_once(folder, journal, config))
+    assert result.finished
+    assert result.status.candidates == 20
+    assert len([e for e in asyncio.run(journal.read()) if e.kind is EventKind.COMMAND]) == 1
 
 
 def test_a_finished_run_is_extended_by_a_larger_budget(tmp_path):

@@ -55,6 +55,8 @@ class Command:
     id: str
     kind: str
     body: Mapping[str, Any]
+    posted_at: float
+    """Seconds since 1970."""
 
 
 class RunFolder:
@@ -220,10 +222,15 @@ def _is_leftover(entry: Path) -> bool:
     return entry.name.startswith(f".{RUN_YAML}.")
 
 
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _parse_command(file: Path) -> Command:
-    data = json.loads(file.read_text(encoding="utf-8"))
+    posted_at = file.stat().st_mtime
+    data = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     if not isinstance(data, dict) or set(data) != {"kind", "body"}:
         raise ValueError("expected an object with `kind` and `body` alone")
     if not isinstance(data["kind"], str) or not isinstance(data["body"], dict):
         raise ValueError("`kind` must be a string and `body` an object")
-    return Command(file.stem, data["kind"], data["body"])
+    return Command(file.stem, data["kind"], data["body"], posted_at)
