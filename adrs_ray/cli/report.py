@@ -77,14 +77,16 @@ def comparison_table(task: Task, result: RunResult) -> Table:
     assert result.champion is not None
     judged = {split for verdicts in result.verdicts.values() for split in verdicts}
     splits = [split for split in SPLITS if split in judged]
-    table = Table("", *(_label(name, result.champion.candidate) for name in result.verdicts))
-    for split in splits:
-        table.add_row(f"{split} score", *(_cell(verdicts.get(split)) for verdicts in result.verdicts.values()))
     last = splits[-1]
+    caption = f"metrics: on {last}"
+    table = Table("", *(_label(name, result.champion.candidate) for name in result.verdicts), caption=caption)
+    for split in splits:
+        scores = [_cell(verdicts.get(split)) for verdicts in result.verdicts.values()]
+        table.add_row(f"score on {split}", *scores, end_section=split == last)
     for metric in task.spec.metrics:
         values = [_metric(verdicts.get(last), metric) for verdicts in result.verdicts.values()]
         if any(value != "-" for value in values):
-            table.add_row(f"{last} {metric}", *values)
+            table.add_row(metric, *values)
     return table
 
 
