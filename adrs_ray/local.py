@@ -67,6 +67,7 @@ async def run_local(
     """
     journal = await asyncio.to_thread(SqliteJournal.open, folder.journal, fence=fence)
     try:
+        folder = folder.rewrite(config, local=True)
         ledger = await Ledger.open(journal, config)
         await ledger.start_epoch()
         evaluator = LocalEvaluator(task, config.evaluator)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from adrs_ray import program
 from adrs_ray.budget import Progress, stop_reason
 from adrs_ray.candidate import Candidate, Evaluation, Failure, Measurement, Verdict
 from adrs_ray.config import RunConfig
-from adrs_ray.errors import RunError
+from adrs_ray.errors import RunError, UsageError
 from adrs_ray.evaluator import EvaluationJob, Evaluator
 from adrs_ray.island import SEED_ISLAND, Island
 from adrs_ray.ledger import Leader, RunStatus
@@ -23,7 +23,7 @@ from adrs_ray.runner import IslandLedger, measure
 from adrs_ray.storage.events import STAGE, candidate_of, generated_event, measured_event, measurement_of
 from adrs_ray.storage.journal import Event, EventKind
 from adrs_ray.storage.runfolder import RunFolder
-from adrs_ray.task import Split, Task
+from adrs_ray.task import Split, Task, read_program
 
 SUPERVISION_INTERVAL_S = 0.25
 
@@ -114,7 +114,7 @@ class Search:
         self._saved_best: str | None = None
 
     async def run(self, seeds: Sequence[Seed], baselines: bool = True) -> RunResult:
-        """Run to the end of the budget or until stopped.
+        """Run to the end of the budget or until stopped. `seeds` count in a new run only, by default the task's seed.
 
         Raises RunError with one line when it cannot go on: no seed is valid, the journal refuses.
         """
@@ -146,7 +146,8 @@ class Search:
         judge = Island(SEED_ISLAND, self._config, self._task.seed_source)
         planted = await self._ledger.read(kinds=[EventKind.GENERATED], island=SEED_ISLAND)
         if not planted:
-            batch = [generated_event(c, c.operator, 1) for c in _seed_candidates(seeds)]
+            first = seeds or [Seed(self._task.seed_source, "seed")]
+            batch = [generated_event(c, c.operator, 1) for c in seed_candidates(first)]
             planted = await self._ledger.append(batch, self._ledger.epoch)
         kinds = [EventKind.ADMITTED, EventKind.REJECTED]
         settled = {event.candidate: event for event in await self._ledger.read(kinds=kinds, island=SEED_ISLAND)}
@@ -167,9 +168,9 @@ class Search:
         )
         settled |= {event.candidate: event for event in measured}
         if not any(event.kind is EventKind.ADMITTED for event in settled.values()):
-            first = settled["seed-0"].body
-            case = "" if first["case"] is None else f" (case {first['case']})"
-            raise RunError(f"the seed of {self._task.name} fails on train: {first['failure']}: {first['detail']}{case}")
+            body = settled["seed-0"].body
+            case = "" if body["case"] is None else f" (case {body['case']})"
+            raise RunError(f"the seed of {self._task.name} fails on train: {body['failure']}: {body['detail']}{case}")
 
     async def _supervise(self) -> None:
         while True:
@@ -223,7 +224,7 @@ class Search:
     async def _judge_in_background(self, leader: Leader) -> None:
         await self._judge(leader.candidate, leader.source, "validation")
 
-    async def _save_best(self, best: Leader, verdicts: dict[Split, Verdict]) -> None:
+    async def _save_best(self, best: Leader, verdicts: Mapping[str, Verdict]) -> None:
         source = (await self._ledger.texts([best.source]))[best.source]
         scores: dict[str, object] = {"candidate": best.candidate, "train": {"score": best.score, **best.metrics}}
         for split, verdict in verdicts.items():
@@ -252,9 +253,10 @@ class Search:
                 champion = max(top, key=lambda leader: (_score(judged[leader.candidate]), leader.score))
                 status = await self._ledger.status()
             await self._compare(champion, held_out, baselines, verdicts, status)
-            await self._save_best(champion, verdicts.get(champion.candidate, {}))
+            judged_by = verdicts.get(champion.candidate, {})
+            await self._save_best(champion, {str(split): verdict for split, verdict in judged_by.items()})
         elif champion is not None:
-            await self._save_best(champion, {})
+            await self._save_best(champion, status.judged.get(champion.candidate, {}))
         status = await self._ledger.status()
         wall_s = time.monotonic() - self._started
         body = {
@@ -280,7 +282,7 @@ class Search:
         others: list[tuple[str, str, str | None]] = [("seed-0", seed_ref, None)]
         if baselines:
             for name, path in self._task.baselines().items():
-                others.append((f"baseline-{name}", "", path.read_text(encoding="utf-8")))
+                others.append((f"baseline-{name}", "", read_program(path)))
         for split in held_out:
             if split == "test" and not self._config.finish.test:
                 continue
@@ -301,14 +303,21 @@ class Search:
         return {name: judged[name] for name in wanted}
 
 
-def _seed_candidates(seeds: Sequence[Seed]) -> list[Candidate]:
-    """Candidates `seed-0`, `seed-1`, ...: programs that are the same as an earlier one are left out."""
+def seed_candidates(seeds: Sequence[Seed]) -> list[Candidate]:
+    """Candidates `seed-0`, `seed-1`, ...: programs that are the same as an earlier one are left out.
+
+    Raises UsageError, one line, for a program that cannot be evolved.
+    """
     found: dict[str, Candidate] = {}
     for seed in seeds:
         try:
             fingerprint = program.fingerprint(seed.source)
+            program.evolve_blocks(seed.source)
         except SyntaxError as error:
-            raise RunError(f"{seed.origin} is no Python program: line {error.lineno}: {error.msg}") from None
+            where = "" if error.lineno is None else f"line {error.lineno}: "
+            raise UsageError(f"{seed.origin} is no Python program: {where}{error.msg}") from None
+        except ValueError as error:
+            raise UsageError(f"{seed.origin}: {error}") from None
         if fingerprint not in found:
             number = len(found)
             found[fingerprint] = Candidate(

@@ -196,9 +196,20 @@ class Task:
         return cast("Callable[[Case], Referee] | None", getattr(self.judge, "referee", None))
 
     def split_note(self, split: Split) -> str | None:
-        """What a reader must know about a split, such as 'generated: the recorded workloads are not here'."""
-        note = getattr(self.judge, "split_note", None)
-        return None if note is None else note(split)
+        """What a reader must know about a split, such as 'generated: the recorded workloads are not here'.
+
+        Raises UsageError when judge.py cannot say it.
+        """
+        note: Callable[[Split], str | None] | None = getattr(self.judge, "split_note", None)
+        if note is None:
+            return None
+        try:
+            return note(split)
+        except UsageError:
+            raise
+        except Exception as error:  # the judge is the task's own code
+            where = self.folder / "judge.py"
+            raise UsageError(f"{where}: split_note({split!r}) raised {type(error).__name__}: {error}") from error
 
     def baselines(self) -> dict[str, Path]:
         """Baseline programs by name: `baselines/*.py`, sorted."""
@@ -226,7 +237,7 @@ def load_task(name_or_folder: str | os.PathLike[str]) -> Task:
     if text in builtin:
         return _load_native(builtin[text])
     folder = Path(text).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UsageError(f"no task {text!r}: neither a folder nor a built-in task ({', '.join(builtin) or 'none'})")
     folder = folder.resolve()
     if (folder / "task.yaml").is_file():
@@ -246,21 +257,30 @@ def _load_native(folder: Path) -> Task:
     for needed in ("seed.py", "judge.py", "adapter.py"):
         if not (folder / needed).is_file():
             raise UsageError(f"{folder} lacks {needed}: run `adrs task check {folder}` for all that is missing")
-    seed = (folder / "seed.py").read_text(encoding="utf-8")
     return Task(
         spec=spec,
         folder=folder,
         kind="native",
-        seed_source=seed,
+        seed_source=read_program(folder / "seed.py"),
         adapter_path=folder / "adapter.py",
         judge_factory=lambda: _load_judge(folder),
     )
+
+
+def read_program(path: Path) -> str:
+    """The text of a program file. Raises UsageError, one line, when it cannot be read as UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read program {path}: {error}") from None
 
 
 def read_spec(path: Path) -> TaskSpec:
     """Read and check task.yaml. Raises UsageError naming the key, its value and what is accepted."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ray
 
 from adrs_ray.config import RunConfig
+from adrs_ray.errors import UsageError
 from adrs_ray.ledger import RunStatus
 from adrs_ray.search import RunResult, Search, Seed, StopSwitch
 from adrs_ray.storage.runfolder import RunFolder
@@ -35,36 +38,47 @@ async def run_on_ray(
 
     Raises UsageError when a node cannot judge, RunError when the run cannot go on.
     """
-    epoch = await _take_epoch(folder, fence)
-    slots = config.evaluator.slots or len(os.sched_getaffinity(0))
-    connect(config.cluster.address, slots)
-    on_connected()
-    try:
-        if config.cluster.address is not None and config.evaluator.slots is None:
-            slots = max(1, int(cluster_cpus() // task.spec.cpus))
-        ledger_actor = start_ledger(folder.journal, epoch, config)
-        actors = start_slots(task, folder.task, config, slots)
-        ledger = RayLedger(ledger_actor, epoch)
-        evaluator = RayEvaluator(actors)
-        await ledger.start_epoch()
-        await evaluator.start()
-        host = RayHost(config, task.seed_source, ledger_actor, epoch, actors)
-        result = await Search(task, config, folder, ledger, evaluator, host, on_status, stop).run(seeds, baselines)
-        await asyncio.gather(*(actor.close.remote() for actor in actors), return_exceptions=True)
-        await ledger.close()
-        return result
-    finally:
-        ray.shutdown()
-
-
-def cluster_cpus() -> float:
-    """CPUs of the cluster that was joined."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources.get("CPU", 1.0)
-
-
-async def _take_epoch(folder: RunFolder, fence: bool) -> int:
-    """Become the run's writer; the ledger actor writes on under this epoch."""
+    # Held to the end, though the ledger actor is the one that writes: it comes up late, and may be lost for a while.
     journal = await asyncio.to_thread(SqliteJournal.open, folder.journal, fence=fence)
-    await journal.close()
-    return journal.epoch
+    try:
+        folder = folder.rewrite(config, local=False)
+        count = config.evaluator.slots or len(os.sched_getaffinity(0))
+        connect(config.cluster.address, math.ceil(count * task.spec.cpus))
+        on_connected()
+        try:
+            slots = _slots(task, config)
+            ledger_actor = start_ledger(folder.journal, journal.epoch, config)
+            actors = start_slots(task, folder.task, config, slots)
+            ledger = RayLedger(ledger_actor, journal.epoch)
+            evaluator = RayEvaluator(actors)
+            await ledger.start_epoch()
+            await evaluator.start()
+            host = RayHost(config, task.seed_source, ledger_actor, journal.epoch, actors)
+            result = await Search(task, config, folder, ledger, evaluator, host, on_status, stop).run(seeds, baselines)
+            await asyncio.gather(*(actor.close.remote() for actor in actors), return_exceptions=True)
+            await ledger.close()
+            return result
+        finally:
+            ray.shutdown()
+    finally:
+        await journal.close()
+
+
+def _slots(task: Task, config: RunConfig) -> int:
+    """How many slots to start. Raises UsageError when the cluster that was joined can never hold as many."""
+    wanted = config.evaluator.slots
+    if config.cluster.address is None:
+        return wanted or len(os.sched_getaffinity(0))
+    room = sum(int(cpus // task.spec.cpus) for cpus in node_cpus())
+    if (wanted or 1) > room:
+        raise UsageError(
+            f"evaluator.slots: {wanted or 1} of {task.spec.cpus:g} CPUs each do not fit on the cluster at "
+            f"{config.cluster.address}, which holds {room}"
+        )
+    return wanted or room
+
+
+def node_cpus() -> list[float]:
+    """CPUs of each node of the cluster that was joined."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"].get("CPU", 0.0) for node in nodes if node["Alive"]]

@@ -30,21 +30,30 @@ class EvaluatorActor:
     """One slot."""
 
     def __init__(self, task: str, config: EvaluatorConfig) -> None:
-        self._evaluator = LocalEvaluator(load_task(task), config)
-        self._started: asyncio.Task[None] | None = None
+        self._task = task
+        self._config = config
+        self._started: asyncio.Task[LocalEvaluator] | None = None
 
     async def start(self) -> None:
-        """Make the fork server ready. Raises UsageError when this node cannot jail."""
-        if self._started is None:
-            self._started = asyncio.create_task(self._evaluator.start())
-        await self._started
+        """Make the fork server ready. Raises UsageError when this node cannot jail or has no such task."""
+        await self._evaluator()
 
     async def evaluate(self, job: EvaluationJob) -> Verdict:
-        await self.start()
-        return await self._evaluator.evaluate(job)
+        return await (await self._evaluator()).evaluate(job)
 
     async def close(self) -> None:
-        await self._evaluator.close()
+        if self._started is not None:
+            await (await self._started).close()
+
+    async def _evaluator(self) -> LocalEvaluator:
+        if self._started is None:
+            self._started = asyncio.create_task(self._make())
+        return await self._started
+
+    async def _make(self) -> LocalEvaluator:
+        evaluator = LocalEvaluator(load_task(self._task), self._config)
+        await evaluator.start()
+        return evaluator
 
 
 def start_slots(task: Task, task_reference: str, config: RunConfig, count: int) -> list[Any]:

@@ -32,14 +32,20 @@ class LedgerActor:
     """`adrs_ray.ledger.Ledger` in a process of its own."""
 
     def __init__(self, journal: str, epoch: int, config: dict[str, Any]) -> None:
-        self._journal = SqliteJournal.join(Path(journal), epoch)
+        self._path = Path(journal)
+        self._epoch = epoch
         self._config = parse_config(config, "ledger actor")
         self._opening: asyncio.Task[Ledger] | None = None
 
     async def _ledger(self) -> Ledger:
+        """Opened at the first call, not when the actor is made: a journal that refuses is then that call's error."""
         if self._opening is None:
-            self._opening = asyncio.create_task(Ledger.open(self._journal, self._config))
+            self._opening = asyncio.create_task(self._open())
         return await self._opening
+
+    async def _open(self) -> Ledger:
+        journal = await asyncio.to_thread(SqliteJournal.join, self._path, self._epoch)
+        return await Ledger.open(journal, self._config)
 
     async def append_all(self, appends: list[tuple[Sequence[Event], int]]) -> list[list[Event] | Exception]:
         """Several appends (batch, epoch) at once; one outcome each."""
@@ -71,7 +77,8 @@ class LedgerActor:
         await (await self._ledger()).close_purse()
 
     async def close(self) -> None:
-        await self._journal.close()
+        if self._opening is not None:
+            await (await self._opening).close()
 
 
 def start_ledger(journal: Path, epoch: int, config: RunConfig) -> Any:

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a verdict against the program or run, 2 wrong use (one lin
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -56,15 +57,21 @@ def fail(message: str, code: int) -> None:
 
 
 def guarded(command: Callable[[], None]) -> None:
-    """Run a command; UsageError ends it with exit code 2, RunError with 1, each as one line."""
+    """Run a command; UsageError ends it with exit code 2, RunError and what the system refuses with 1, in one line."""
     try:
         command()
     except UsageError as error:
         fail(str(error), 2)
     except RunError as error:
         fail(str(error), 1)
+    except OSError as error:
+        fail(f"{error.strerror or error}{'' if error.filename is None else f': {error.filename}'}", 1)
 
 
 def main() -> None:
     """Entry point of the `adrs` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Programs and what they print may hold text that no encoding has.
+            stream.reconfigure(errors="backslashreplace")
     guarded(app)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,8 +40,10 @@ def evaluate(
         RunConfig(), {"evaluator.sandbox": sandbox, "evaluator.python": python, "evaluator.slots": 1}
     ).evaluator
     source = _read_program(loaded.seed_source, loaded.baselines(), program)
-    verdict = evaluate_once(loaded, source, split, config)
-    note = loaded.split_note(split)
+    # A judge may print; the JSON must stay alone.
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        verdict = evaluate_once(loaded, source, split, config)
+        note = loaded.split_note(split)
     if as_json:
         typer.echo(json.dumps(_report(loaded.name, split, verdict, note)))
     else:
@@ -103,12 +107,12 @@ def _print(task: str, split: str, verdict: Verdict, note: str | None) -> None:
 
     from adrs_ray.candidate import Failure
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if note:
         console.print(f"{split}: {note}")
     if isinstance(verdict, Failure):
         where = f" in case {verdict.case}" if verdict.case else ""
-        console.print(f"{task} {split}: no score. {verdict.kind.value}{where}: {verdict.detail}", markup=False)
+        console.print(f"{task} {split}: no score. {verdict.kind.value}{where}: {verdict.detail}")
     else:
         console.print(f"{task} {split}: score {verdict.score:.6g}")
         metrics = Table("metric", "value")
@@ -121,7 +125,7 @@ def _print(task: str, split: str, verdict: Verdict, note: str | None) -> None:
         console.print(cases)
     for name, text in verdict.artifacts.items():
         console.rule(name)
-        console.print(text, markup=False)
+        console.print(text)
     denied = ", ".join(f"{what} x{n}" for what, n in verdict.evidence.denied.items()) or "nothing"
     console.print(f"trust: {verdict.trust}; jail: {', '.join(verdict.evidence.jail) or 'none'}; denied: {denied}")
     console.print(f"wall {verdict.wall_s:.2f} s")

@@ -42,7 +42,7 @@ def status(run: Run, as_json: Json = False) -> None:
         data: dict[str, Any] = {
             "run": str(folder.path),
             "task": folder.task,
-            "state": "going on, or killed" if view.end is None else f"ended: {view.end['reason']}",
+            "state": _state(folder, view),
             "candidates": view.terminal,
             "max_candidates": folder.config.budget.max_candidates,
             "under_way": len(view.pending),
@@ -71,6 +71,12 @@ def status(run: Run, as_json: Json = False) -> None:
                 typer.echo(f"  {name}: {_flat(entry)}")
         else:
             typer.echo(f"{key}: {value}")
+
+
+def _state(folder: RunFolder, view: RunView) -> str:
+    if folder.is_running():
+        return "running"
+    return "cut off: go on with `adrs resume`" if view.end is None else f"ended: {view.end['reason']}"
 
 
 def _flat(value: Any) -> str:
@@ -135,7 +141,7 @@ def _print_best(folder: RunFolder, view: RunView, ranked: list[Admitted]) -> Non
         if name.startswith("baseline-") or name == "seed-0":
             cells = [_number(_of(view, split, name)) for split in splits]
             table.add_row(name.removeprefix("baseline-"), "-", *cells, "", "")
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(table)
     console.print(f"program: {folder.best_program}", soft_wrap=True)
 

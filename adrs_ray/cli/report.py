@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TextIO
 
 from rich.console import Console
@@ -49,12 +50,12 @@ def _verdict_json(verdict: Verdict) -> dict[str, object]:
 
 def print_result(task: Task, folder: RunFolder, result: RunResult, stream: TextIO) -> None:
     """The champion beside the seed and the baselines, and where things lie."""
-    console = Console(file=stream, highlight=False)
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = max(console.width, NARROWEST)
     status = result.status
     failures = ", ".join(f"{kind} {count}" for kind, count in sorted(status.failures.items())) or "none"
-    console.print(f"ended: {result.reason} ({result.wall_s:.1f} s)", markup=False, soft_wrap=True)
+    console.print(f"ended: {result.reason} ({result.wall_s:.1f} s)", soft_wrap=True)
     console.print(f"{status.candidates} candidates in a terminal state; failures: {failures}", soft_wrap=True)
     if status.reexecuted:
         console.print(f"{status.reexecuted} evaluations were started again after a loss", soft_wrap=True)
@@ -66,10 +67,10 @@ def print_result(task: Task, folder: RunFolder, result: RunResult, stream: TextI
     else:
         console.print(f"best so far: {result.champion.candidate}, train score {result.champion.score:.6g}")
     console.print(f"program: {folder.best_program}", soft_wrap=True)
-    console.print(f"look closer: adrs best {folder.path}; adrs show {folder.path}", soft_wrap=True)
-    console.print(
-        f"go on:       adrs resume {folder.path} --max-candidates {2 * status.max_candidates}", soft_wrap=True
-    )
+    run = shlex.quote(str(folder.path))
+    console.print(f"look closer: adrs best {run}; adrs show {run}", soft_wrap=True)
+    more = f" --max-candidates {2 * status.max_candidates}" if status.candidates >= status.max_candidates else ""
+    console.print(f"go on:       adrs resume {run}{more}", soft_wrap=True)
 
 
 def comparison_table(task: Task, result: RunResult) -> Table:

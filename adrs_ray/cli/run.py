@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +22,8 @@ Json = Annotated[bool, typer.Option("--json", help="End with one line of JSON on
 Baselines = Annotated[bool, typer.Option(help="Judge the task's baselines beside the champion at the end.")]
 MaxCandidates = Annotated[int | None, typer.Option(help="Candidates in all, seeds and duplicates included.")]
 MaxWall = Annotated[float | None, typer.Option(help="Wall time of this start, in seconds.")]
+TargetScore = Annotated[float | None, typer.Option(help="Stop when a train score reaches this.")]
+Patience = Annotated[int | None, typer.Option(help="Stop after so many candidates without a new best.")]
 
 
 def register(root: typer.Typer) -> None:
@@ -37,14 +41,14 @@ def run(
     islands: Annotated[int | None, typer.Option(help="Number of islands.")] = None,
     max_candidates: MaxCandidates = None,
     max_wall_s: MaxWall = None,
-    target_score: Annotated[float | None, typer.Option(help="Stop when a train score reaches this.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Stop after so many candidates without a new best.")] = None,
+    target_score: TargetScore = None,
+    patience: Patience = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness of the search.")] = None,
     slots: Annotated[int | None, typer.Option(help="Evaluations at once (default: one per CPU).")] = None,
     sandbox: Annotated[str | None, typer.Option(help="strict, or unsafe: no jail, every verdict says so.")] = None,
     warm_start: Annotated[
         list[str] | None,
-        typer.Option(help="Start from this run's best programs or this program file, too; repeatable."),
+        typer.Option(help="Start from this run's best program or this program file, too; repeatable."),
     ] = None,
     baselines: Baselines = True,
     as_json: Json = False,
@@ -70,16 +74,24 @@ def run(
         },
     )
     _refuse_both(local, resolved)
-    seeds = _seeds(loaded, warm_start or [])
-    folder = RunFolder.create(out or _default_folder(loaded.name), resolved, task_reference(task), local)
-    _execute(loaded, resolved, folder, seeds, local, baselines, as_json, fence=False)
+    warm_starts = [str(Path(name).expanduser().absolute()) for name in warm_start or []]
+    seeds = _seeds(loaded, warm_starts)
+    # What is wrong with the task is said before a folder is made.
+    notes = _split_notes(loaded)
+    path = out or _default_folder(loaded.name)
+    folder = RunFolder.create(path, resolved, task_reference(task), local, warm_start=warm_starts)
+    _execute(loaded, resolved, folder, seeds, notes, local, baselines, as_json, fence=False)
 
 
 def resume(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     max_candidates: MaxCandidates = None,
     max_wall_s: MaxWall = None,
-    local: Annotated[bool | None, typer.Option("--local/--ray", help="Where to go on (default: as before).")] = None,
+    target_score: TargetScore = None,
+    patience: Patience = None,
+    local: Annotated[
+        bool | None, typer.Option("--local/--ray", help="One process, or on Ray (default: as before).")
+    ] = None,
     address: Address = None,
     fence: Annotated[
         bool, typer.Option("--fence", help="Take the run over from a process that still holds it; that one ends.")
@@ -88,7 +100,7 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped or killed, or extend a finished one with --max-candidates."""
-    from adrs_ray.config import override
+    from adrs_ray.config import ClusterConfig, override
     from adrs_ray.storage.runfolder import RunFolder
     from adrs_ray.task import load_task
 
@@ -96,24 +108,31 @@ def resume(
     changes: dict[str, Any] = {
         "budget.max_candidates": max_candidates,
         "budget.max_wall_s": max_wall_s,
+        "budget.target_score": target_score,
+        "budget.patience": patience,
         "cluster.address": address,
     }
     resolved = override(folder.config, changes)
     here = folder.local if local is None else local
+    if local and address is None:
+        # Asked for by name, one process wins over the cluster that the run was on before.
+        resolved = resolved.model_copy(update={"cluster": ClusterConfig()})
     _refuse_both(here, resolved)
-    if resolved != folder.config or here != folder.local:
-        folder = folder.rewrite(resolved, here)
     task = load_task(folder.task)
-    _execute(task, resolved, folder, [], here, baselines, as_json, fence=fence)
+    seeds = [] if _is_planted(folder) else _seeds(task, folder.reference.warm_start)
+    _execute(task, resolved, folder, seeds, _split_notes(task), here, baselines, as_json, fence=fence)
 
 
 def stop(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Ask a running run to drain: what is under way is finished and recorded, nothing new is begun."""
+    from adrs_ray.errors import UsageError
     from adrs_ray.storage.runfolder import RunFolder, post_command
 
     folder = RunFolder.open(run)
+    if not folder.is_running():
+        raise UsageError(f"{folder.path} is not running: nothing to stop")
     post_command(folder, "stop", {})
-    typer.echo(f"asked {folder.path} to stop; go on later with: adrs resume {folder.path}")
+    typer.echo(f"asked {folder.path} to stop; go on later with: adrs resume {shlex.quote(str(folder.path))}")
 
 
 def task_reference(task: str) -> str:
@@ -136,15 +155,32 @@ def _default_folder(task: str) -> Path:
     return Path("runs") / f"{task}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _seeds(task: Task, warm_starts: list[str]) -> list[Seed]:
-    """The task's seed, then what --warm-start names: a program file, or the best programs of a run."""
+def _is_planted(folder: RunFolder) -> bool:
+    """Whether the journal holds the programs to start from."""
     from adrs_ray.errors import UsageError
-    from adrs_ray.search import Seed
+    from adrs_ray.island import SEED_ISLAND
+    from adrs_ray.storage.journal import EventKind
+    from adrs_ray.storage.reader import JournalReader
+
+    try:
+        with JournalReader(folder.journal) as reader:
+            return bool(reader.read(kinds=[EventKind.GENERATED], island=SEED_ISLAND, limit=1))
+    except UsageError:  # none was made yet; what is wrong with another file is said by who writes there
+        return False
+
+
+def _seeds(task: Task, warm_starts: Sequence[str]) -> list[Seed]:
+    """The task's seed, then what --warm-start names: a program file, or a run with its best program.
+
+    Raises UsageError for one that is no program.
+    """
+    from adrs_ray.errors import UsageError
+    from adrs_ray.search import Seed, seed_candidates
     from adrs_ray.storage.runfolder import RunFolder
 
     seeds = [Seed(task.seed_source, "seed")]
     for name in warm_starts:
-        path = Path(name).expanduser()
+        path = Path(name)
         if path.is_dir():
             best = RunFolder.open(path).best_program
             if not best.is_file():
@@ -154,7 +190,14 @@ def _seeds(task: Task, warm_starts: list[str]) -> list[Seed]:
             seeds.append(Seed(path.read_text(encoding="utf-8"), f"warm start {name}"))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--warm-start {name}: neither a run folder nor a readable program: {error}") from None
+    seed_candidates(seeds)
     return seeds
+
+
+def _split_notes(task: Task) -> list[str]:
+    """What a reader must know about the task's splits. Raises UsageError when its judge cannot be used."""
+    notes = ((split, task.split_note(split)) for split in task.spec.splits)
+    return [f"{split}: {note}" for split, note in notes if note]
 
 
 def _execute(
@@ -162,23 +205,24 @@ def _execute(
     config: RunConfig,
     folder: RunFolder,
     seeds: list[Seed],
+    notes: list[str],
     local: bool,
     baselines: bool,
     as_json: bool,
     fence: bool,
 ) -> None:
     import asyncio
+    import contextlib
 
     from adrs_ray.cli.report import print_result, result_json
     from adrs_ray.supervision.live import status_view
 
     stream = sys.stderr if as_json else sys.stdout
     print(f"run {folder.path}: {task.name}, {'one process' if local else 'on Ray'}", file=stream, flush=True)
-    for split in task.spec.splits:
-        note = task.split_note(split)
-        if note:
-            print(f"{split}: {note}", file=stream, flush=True)
-    with status_view(config.budget, stream) as view:
+    for note in notes:
+        print(note, file=stream, flush=True)
+    # A judge may print; the line of JSON must stay alone.
+    with contextlib.redirect_stdout(stream), status_view(config.budget, stream) as view:
         result = asyncio.run(_supervised(task, config, folder, seeds, local, baselines, fence, view.show))
     if as_json:
         typer.echo(result_json(folder, result))
@@ -202,6 +246,7 @@ async def _supervised(
 
     from adrs_ray.search import StopSwitch
 
+    again = f"adrs resume {shlex.quote(str(folder.path))}"
     switch = StopSwitch()
     loop = asyncio.get_running_loop()
     this = asyncio.current_task()
@@ -213,7 +258,7 @@ async def _supervised(
             return
         switch.reason = "stopped by a signal"
         print(
-            f"\nfinishing what is under way (again to stop at once); go on later with: adrs resume {folder.path}",
+            f"\nfinishing what is under way (again to stop at once); go on later with: {again}",
             file=sys.stderr,
             flush=True,
         )
@@ -232,5 +277,5 @@ async def _supervised(
 
         return await run_on_ray(task, config, folder, seeds, on_status, switch, baselines, fence, attach)
     except asyncio.CancelledError:
-        print(f"adrs: stopped at once; go on with: adrs resume {folder.path}", file=sys.stderr, flush=True)
+        print(f"adrs: stopped at once; go on with: {again}", file=sys.stderr, flush=True)
         raise SystemExit(130) from None

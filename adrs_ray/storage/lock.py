@@ -40,6 +40,27 @@ def read_holder(path: Path) -> Holder | None:
         return None
 
 
+def lock_file(journal: Path) -> Path:
+    """Where the lock of a journal's writer lies."""
+    return journal.with_suffix(".lock")
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock now. Raises OSError when that cannot be found out."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared and given back at once: who asks never counts as a holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 class WriterLock:
     """A held lock; released by `release`, or by the kernel when the process ends."""
 

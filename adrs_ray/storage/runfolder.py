@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from adrs_ray import __version__
 from adrs_ray.config import RunConfig, parse_config, to_yaml
 from adrs_ray.errors import UsageError
 from adrs_ray.storage.journal import JournalRefusedError
+from adrs_ray.storage.lock import is_held, lock_file
 from adrs_ray.task import describe_validation_error
 
 RUN_YAML = "run.yaml"
@@ -46,6 +47,8 @@ class RunReference(BaseModel):
     """ISO 8601, UTC."""
     version: str
     """Of adrs-ray."""
+    warm_start: list[str] = []
+    """Runs and program files it starts from beside the task's seed, absolute; read until the journal holds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,15 @@ class RunFolder:
         self.log = path / "log"
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig, task: str, local: bool, name: str | None = None) -> RunFolder:
+    def create(
+        cls,
+        path: Path,
+        config: RunConfig,
+        task: str,
+        local: bool,
+        name: str | None = None,
+        warm_start: Sequence[str] = (),
+    ) -> RunFolder:
         """Make a run in a missing or empty folder; `task` is a built-in name or an absolute folder, `name` by default
         the folder's name. Raises UsageError when a run or anything else is there, or the folder cannot be made."""
         path = path.absolute()
@@ -84,11 +95,12 @@ class RunFolder:
             local=local,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             version=__version__,
+            warm_start=list(warm_start),
         )
         folder = cls(path, config, reference)
-        if folder.run_yaml.exists():
-            raise UsageError(f"{path} holds a run already: `adrs resume {path}`, or choose another folder")
         try:
+            if folder.run_yaml.exists():
+                raise UsageError(f"{path} holds a run already: `adrs resume {path}`, or choose another folder")
             path.mkdir(parents=True, exist_ok=True)
             foreign = sorted(entry.name for entry in path.iterdir() if not _is_leftover(entry))
             if foreign:
@@ -106,9 +118,9 @@ class RunFolder:
         """An existing run. Raises UsageError, one line, when there is none or its run.yaml does not hold."""
         path = path.absolute()
         file = path / RUN_YAML
-        if not file.is_file():
-            raise UsageError(f"{path} is no run: it has no {RUN_YAML} (start one with `adrs run TASK`)")
         try:
+            if not file.is_file():
+                raise UsageError(f"{path} is no run: it has no {RUN_YAML} (start one with `adrs run TASK`)")
             data = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UsageError(f"cannot read {file}: {' '.join(str(error).split())}") from None
@@ -121,6 +133,10 @@ class RunFolder:
             raise UsageError(f"{file}: section `run`: {describe_validation_error(error)}") from None
         return cls(path, parse_config(data, str(file)), reference)
 
+    def is_running(self) -> bool:
+        """Whether a process writes this run's journal now. Raises OSError when that cannot be found out."""
+        return is_held(lock_file(self.journal))
+
     @property
     def task(self) -> str:
         """What `adrs_ray.task.load_task` takes: a built-in name or an absolute folder."""
@@ -132,7 +148,12 @@ class RunFolder:
         return self.reference.local
 
     def rewrite(self, config: RunConfig, local: bool) -> RunFolder:
-        """The same run with another config, in run.yaml too. Raises JournalRefusedError when it cannot be written."""
+        """The same run with another config, in run.yaml too; for its writer alone.
+
+        Raises JournalRefusedError when it cannot be written.
+        """
+        if (config, local) == (self.config, self.local):
+            return self
         folder = RunFolder(self.path, config, self.reference.model_copy(update={"local": local}))
         try:
             folder._write_yaml()

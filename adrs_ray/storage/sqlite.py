@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 
 from adrs_ray.storage import schema
 from adrs_ray.storage.journal import Event, EventKind, JournalRefusedError, StaleEpochError, dump_body, text_ref
-from adrs_ray.storage.lock import WriterLock
+from adrs_ray.storage.lock import WriterLock, lock_file
 from adrs_ray.storage.mounts import require_local
 
 _Result = TypeVar("_Result")
@@ -82,15 +82,15 @@ class SqliteJournal:
         if not path.parent.is_dir():
             raise JournalRefusedError(f"journal {path}: the folder {path.parent} does not exist")
         with _lock_errors(path):
-            lock = WriterLock.try_acquire(_lock_file(path))
+            lock = WriterLock.try_acquire(lock_file(path))
             if lock is None and not fence:
-                lock = WriterLock.acquire(_lock_file(path), wait_s)
+                lock = WriterLock.acquire(lock_file(path), wait_s)
         try:
             epoch = _take_epoch(path, wait_s)
             if lock is None:
                 # Last: until the old holder is fenced, the lock file names it to whoever asks.
                 with _lock_errors(path):
-                    lock = WriterLock.seize(_lock_file(path))
+                    lock = WriterLock.seize(lock_file(path))
             return cls(path, epoch, lock)
         except BaseException:
             if lock is not None:
@@ -108,7 +108,7 @@ class SqliteJournal:
         if not path.exists():
             raise JournalRefusedError(f"journal {path}: it does not exist")
         with _lock_errors(path):
-            lock = WriterLock.try_acquire(_lock_file(path))
+            lock = WriterLock.try_acquire(lock_file(path))
         try:
             _confirm_epoch(path, epoch)
             return cls(path, epoch, lock)
@@ -290,16 +290,12 @@ def _settle(answers: list[tuple[asyncio.Future[list[Event]], _Outcome]]) -> None
             future.set_result(outcome)
 
 
-def _lock_file(path: Path) -> Path:
-    return path.with_suffix(".lock")
-
-
 @contextlib.contextmanager
 def _lock_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise JournalRefusedError(f"journal {path}: cannot lock {_lock_file(path)}: {error.strerror}") from error
+        raise JournalRefusedError(f"journal {path}: cannot lock {lock_file(path)}: {error.strerror}") from error
 
 
 def _take_epoch(path: Path, wait_s: float) -> int:

@@ -47,7 +47,7 @@ class StatusView:
         new_best = self._printed is None or self._printed[0] != best
         if state != self._printed and (new_best or now - self._printed_at >= PLAIN_INTERVAL_S):
             self._printed_at, self._printed = now, state
-            self._console.print(self._line(status), markup=False, highlight=False, soft_wrap=True)
+            self._console.print(self._line(status), highlight=False, soft_wrap=True)
 
     def _rate(self) -> float:
         (then, before), (now, after) = self._recent[0], self._recent[-1]
@@ -97,7 +97,7 @@ def _best_text(status: RunStatus) -> str:
 @contextmanager
 def status_view(budget: BudgetConfig, stream: TextIO) -> Iterator[StatusView]:
     """A view on `stream`: live if it is a terminal, else lines."""
-    console = Console(file=stream)
+    console = Console(file=stream, markup=False, emoji=False)
     if not console.is_terminal:
         yield StatusView(console, budget, None)
         return
