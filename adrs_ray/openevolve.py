@@ -115,7 +115,10 @@ class OpenEvolveJudge:
         score = metrics.get("combined_score")
         if score is None:
             values = [value for name, value in metrics.items() if name not in _NO_NUMBERS]
-            score = math.fsum(values) / len(values)
+            try:
+                score = math.fsum(values) / len(values)
+            except OverflowError:
+                raise MalformedOutput("the sum of the metrics is too large for a float") from None
         return Combined(finite(score, "the score"), metrics, self._scored.__dict__.pop("artifacts", {}))
 
     def split_note(self, split: Split) -> str | None:
@@ -252,8 +255,10 @@ def _metrics(found: Any) -> dict[str, float]:
         raise MalformedOutput(f"the evaluation gave no mapping of at most {MAX_METRICS} metrics")
     metrics: dict[str, float] = {}
     for name, value in found.items():
-        if not isinstance(name, str) or len(name) > 200:
-            raise MalformedOutput(f"a metric is named {name!r:.60}, expected a text of at most 200 characters")
+        if not isinstance(name, str) or len(name) > 200 or not name.isprintable():
+            raise MalformedOutput(
+                f"a metric is named {name!r:.60}, expected a text of at most 200 printable characters"
+            )
         if isinstance(value, bool):
             value = int(value)
         try:

@@ -237,8 +237,9 @@ class Child:
                 self._close()
                 raise SlotError("the fork server did not end a process")
             if now >= self._next_tick:
-                self._next_tick = now + _TICK_S
                 self._tick()
+                spent_s = time.monotonic() - now
+                self._next_tick = now + max(_TICK_S, 5 * spent_s)  # many files to count must not stop other slots
             for fd, event in self._poll.poll(1000 * _TICK_S):
                 self._handle(fd, event)
         if self._cause is not None:
@@ -355,9 +356,9 @@ class Child:
         self.account.stdout, self.account.stderr = (self._tails[fd].text() for fd in self._pipes)
         self._close()
         try:
-            self._server.scratch.empty()
+            self._server.scratch.renew()
         except OSError as error:
-            raise SlotError(f"cannot empty the scratch folder: {error}") from error
+            raise SlotError(f"cannot renew the scratch folder: {error}") from error
 
     def _close(self) -> None:
         if self._channel.fileno() != -1:

@@ -29,12 +29,13 @@ from typing import Any
 from .channel import frame, receive_frame, send_message
 from .codec import UnencodableError, decode, encode
 from .jail import Jail, enter
+from .seccomp import SETUP_FD
 
 PROGRAM_FILE = "<candidate>"
 TRACEBACK_CHARS = 4000
 DETAIL_CHARS = 300
 _MAX_DENIED = 32
-_CHANNEL_FD, _SETUP_FD = 3, 4
+_CHANNEL_FD = 3
 _KEPT_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _TOLERATED = ("chmod", "fchmod", "lchmod", "chown", "fchown", "lchown", "utime")
 
@@ -52,7 +53,7 @@ class Program:
 
 
 class _InterfaceError(Exception):
-    """The program does not define what the task asks for."""
+    """The program does not define what the task asks for; adapters that look have an `InterfaceError` too."""
 
 
 def main(jail: Jail, program: Program, parent: int, cpu_s: int, descriptors: Sequence[int]) -> None:
@@ -60,7 +61,7 @@ def main(jail: Jail, program: Program, parent: int, cpu_s: int, descriptors: Seq
     code = 70
     try:
         _take_over(descriptors)
-        setup_socket = socket.socket(fileno=_SETUP_FD)
+        setup_socket = socket.socket(fileno=SETUP_FD)
         try:
             layers, listener = _prepare(jail, program, parent, cpu_s)
         except BaseException:
@@ -86,7 +87,7 @@ def _take_over(descriptors: Sequence[int]) -> None:
         signal.signal(sig, signal.SIG_DFL)
     # first out of the way, so that none is overwritten before it is moved
     moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in descriptors]
-    for fd, wanted in zip(moved, (_CHANNEL_FD, 1, 2, _SETUP_FD), strict=True):
+    for fd, wanted in zip(moved, (_CHANNEL_FD, 1, 2, SETUP_FD), strict=True):
         os.dup2(fd, wanted, inheritable=wanted <= 2)
 
 
@@ -101,7 +102,7 @@ def _prepare(jail: Jail, program: Program, parent: int, cpu_s: int) -> tuple[tup
         for name in _TOLERATED:
             if hasattr(os, name):
                 setattr(os, name, _tolerant(getattr(os, name)))
-    return enter(jail, parent, cpu_s, keep_below=_SETUP_FD + 1)
+    return enter(jail, parent, cpu_s, keep=(0, 1, 2, _CHANNEL_FD, SETUP_FD))
 
 
 def _tolerant(call: Callable[..., None]) -> Callable[..., None]:
@@ -120,7 +121,7 @@ def _serve(channel: socket.socket, program: Program) -> None:
     first = True
     while (received := receive_frame(channel)) is not None:
         nonce, body = received
-        request = decode(body)
+        request = decode(body, max_values=None)
         del received, body
         if request.get("seed") is not None:
             _seed(request["seed"])
@@ -137,7 +138,7 @@ def _serve(channel: socket.socket, program: Program) -> None:
                 result = program.adapter.act(loaded, request["act"])
             reply = encode({"ok": result, "denied": dict(denied)}, program.output_bytes)
         except BaseException as error:  # the boundary: whatever a program raises becomes a reply
-            reply = encode({**_describe(error), "denied": dict(denied)})
+            reply = encode({**_describe(error, program), "denied": dict(denied)})
         _flush()
         channel.sendall(frame(nonce, reply))
 
@@ -173,11 +174,11 @@ def _load(program: Program, source: str) -> Any:
     return module
 
 
-def _describe(error: BaseException) -> dict[str, str]:
+def _describe(error: BaseException, program: Program) -> dict[str, str]:
     """The kind, one line, and the traceback of the candidate's own frames."""
     if isinstance(error, SyntaxError) and error.filename in (None, PROGRAM_FILE, os.path.abspath("program.py")):
         kind, line = "syntax", f"line {error.lineno}: {error.msg}" if error.lineno else error.msg
-    elif isinstance(error, _InterfaceError):
+    elif isinstance(error, _InterfaceError) or _is_adapters(error, program):
         kind, line = "interface", str(error)
     elif isinstance(error, UnencodableError):
         kind, line = "output", str(error)
@@ -192,6 +193,11 @@ def _describe(error: BaseException) -> dict[str, str]:
         line += f" (line {frames[-1].lineno})" if frames[-1].filename == PROGRAM_FILE else ""
     text = "".join(traceback.format_list(frames)) + "".join(_exception_only(error))
     return {"fail": kind, "detail": line[:DETAIL_CHARS], "traceback": text[-TRACEBACK_CHARS:]}
+
+
+def _is_adapters(error: BaseException, program: Program) -> bool:
+    kind = getattr(program.adapter, "InterfaceError", None)
+    return type(error) is kind  # no subclass: a program's own could fail to print
 
 
 def _one_line(error: BaseException) -> str:

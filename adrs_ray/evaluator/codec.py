@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 DTYPES = frozenset({"|b1", "|i1", "|u1", *(f"<{kind}{size}" for kind in "iu" for size in (2, 4, 8)),
                     "<f2", "<f4", "<f8"})  # fmt: skip
 MAX_DEPTH = 64
-MAX_VALUES = 4_000_000
-"""Values outside of arrays: parsed, each takes up to about 100 bytes."""
+MAX_VALUES = 1_000_000
+"""Values outside of arrays: parsed, each takes up to about 100 bytes and 3 microseconds."""
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _ARRAY, _PAIRS = "__array__", "__pairs__"
 
@@ -33,7 +34,7 @@ class MalformedError(ValueError):
 
 
 def encode(value: Any, limit: int | None = None) -> bytes:
-    """Bytes of a value. Raises UnencodableError, also when there would be more than `limit` bytes."""
+    """Bytes of a value. Raises UnencodableError, with a `limit` also for more bytes or more than MAX_VALUES values."""
     blobs: list[bytes] = []
     try:
         text = json.dumps(_plain(value, blobs, 0), separators=(",", ":")).encode("ascii")
@@ -42,6 +43,8 @@ def encode(value: Any, limit: int | None = None) -> bytes:
     size = 4 + len(text) + sum(map(len, blobs))
     if limit is not None and size > limit:
         raise UnencodableError(f"the value takes {size} bytes, more than {limit}")
+    if limit is not None and _values(text) > MAX_VALUES:
+        raise UnencodableError(f"more than {MAX_VALUES} values outside of arrays")
     return b"".join((len(text).to_bytes(4, "big"), text, *blobs))
 
 
@@ -95,19 +98,31 @@ def _plain_array(numpy: Any, value: Any, blobs: list[bytes]) -> Any:
     dtype = array.dtype.newbyteorder("<")
     if dtype.str not in DTYPES:
         raise UnencodableError(f"an array of type {array.dtype} cannot be given back: use bool, int, uint or float")
+    if _impossible(value.shape):
+        raise UnencodableError(f"an empty array of shape {value.shape} cannot be given back")
     blobs.append(array.astype(dtype, copy=False).tobytes())
     return {_ARRAY: [dtype.str, list(value.shape)]}
 
 
-def decode(data: bytes | bytearray | memoryview) -> Any:
-    """The value. Raises MalformedError, and nothing else whatever the bytes are."""
+def _values(text: bytes) -> int:
+    """At least as many as there are values in a JSON text."""
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
+
+
+def _impossible(shape: Sequence[int]) -> bool:
+    """Whether an array is empty and yet as long as memory: in bytes it costs nothing, to walk through it costs all."""
+    return 0 in shape and math.prod(n for n in shape if n) > MAX_VALUES
+
+
+def decode(data: bytes | bytearray | memoryview, max_values: int | None = MAX_VALUES) -> Any:
+    """The value. Raises MalformedError, and nothing else whatever the bytes are. `max_values` None: any number."""
     view = memoryview(data)
     end = 4 + int.from_bytes(view[:4], "big")
     if len(view) < 4 or end > len(view):
         raise MalformedError("the text is cut off")
     text = bytes(view[4:end])
-    if text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_VALUES:
-        raise MalformedError(f"more than {MAX_VALUES} values outside of arrays")
+    if max_values is not None and _values(text) > max_values:
+        raise MalformedError(f"more than {max_values} values outside of arrays")
     try:
         plain = json.loads(text, parse_int=_bounded_int)
     except (ValueError, RecursionError) as error:
@@ -163,7 +178,7 @@ class _Reader:
         dtype, shape = head
         if not isinstance(dtype, str) or dtype not in DTYPES or not isinstance(shape, list) or len(shape) > 32:
             raise MalformedError("an array is malformed")
-        if not all(type(n) is int and 0 <= n < 2**40 for n in shape):
+        if not all(type(n) is int and 0 <= n < 2**40 for n in shape) or _impossible(shape):
             raise MalformedError("an array has an impossible shape")
         size = math.prod(shape) * int(dtype[2:])
         if size > len(self.rest):

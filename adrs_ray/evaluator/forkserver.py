@@ -13,6 +13,7 @@ Standard library only: loaded by its path.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib
@@ -76,7 +77,9 @@ def main(arguments: list[str]) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may follow the end of the control socket
     finally:
         end_descendants()
-        shutil.rmtree(config["scratch"], ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.chmod(config["scratch_home"], 0o700)
+        shutil.rmtree(config["scratch_home"], ignore_errors=True)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -96,7 +99,8 @@ def _prepare(config: dict[str, Any]) -> tuple[Jail, child.Program]:
         strict=config["strict"],
         landlock_abi=config["landlock_abi"],
         uid=config["uid"],
-        rules=open_rules(readable, config["listable"], config["executable"], config["scratch"], config["processes"]),
+        rules=open_rules(readable, config["listable"], config["executable"], config["processes"]),
+        scratch=config["scratch"],
         memory_mb=config["memory_mb"],
         scratch_mb=config["scratch_mb"],
         processes=config["processes"],

@@ -7,9 +7,10 @@ Standard library only: fork servers load this file by its path.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from . import landlock, privileges, seccomp
@@ -28,6 +29,8 @@ class Jail:
     """The user to become; None: stay, without capabilities."""
     rules: Sequence[tuple[int, int]]
     """(O_PATH descriptor, rights) for Landlock."""
+    scratch: str
+    """The folder that may be written to, made anew for each process."""
     memory_mb: int
     scratch_mb: int
     processes: int
@@ -36,22 +39,22 @@ class Jail:
 
 
 def open_rules(
-    readable: Sequence[str], listable: Sequence[str], executable: Sequence[str], scratch: str, processes: int
+    readable: Sequence[str], listable: Sequence[str], executable: Sequence[str], processes: int
 ) -> list[tuple[int, int]]:
     """Descriptors for `Jail.rules`; a path that is not there is left out."""
     execute = landlock.EXECUTE if processes else 0
     wanted = [(path, landlock.READ | execute) for path in readable]
     wanted += [(path, landlock.READ_DIR) for path in listable]
     wanted += [(path, landlock.READ | landlock.EXECUTE) for path in executable if processes]
-    wanted += [("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE), (scratch, landlock.WRITE | execute)]
+    wanted += [("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE)]
     opened = [landlock.open_path(path, rights) for path, rights in wanted]
     return [rule for rule in opened if rule is not None]
 
 
-def enter(jail: Jail, parent: int, cpu_s: int, keep_below: int) -> tuple[tuple[str, ...], int | None]:
+def enter(jail: Jail, parent: int, cpu_s: int, keep: Collection[int]) -> tuple[tuple[str, ...], int | None]:
     """Enter the jail for good: (layers that hold, the seccomp listener's descriptor or None).
 
-    All descriptors from `keep_below` on are closed. Raises OSError or OrphanedError when a layer cannot be had; the
+    All descriptors but those of `keep` are closed. Raises OSError or OrphanedError when a layer cannot be had; the
     process must then not run the candidate.
     """
     layers: list[str] = [jail.confined_by] if jail.confined_by else []
@@ -64,7 +67,7 @@ def enter(jail: Jail, parent: int, cpu_s: int, keep_below: int) -> tuple[tuple[s
             layers.append(f"landlock-{jail.landlock_abi}")
         privileges.drop_privileges(jail.uid)
         layers.append("no-capabilities" if jail.uid is None else f"user-{jail.uid}")
-    os.closerange(keep_below, _highest_descriptor() + 1)
+    _close_all_but(keep)
     privileges.limit_resources(jail.memory_mb, cpu_s, jail.scratch_mb)
     layers.append("rlimits")
     privileges.die_with_parent(parent)
@@ -79,7 +82,10 @@ def _enter_landlock(jail: Jail, pid: int) -> None:
     own = landlock.open_path(f"/proc/{pid}", landlock.READ)
     if own is None:
         raise FileNotFoundError(f"/proc/{pid} is not there: is /proc mounted?")
-    landlock.restrict(jail.landlock_abi, [*jail.rules, own])
+    scratch = landlock.open_path(jail.scratch, landlock.WRITE | (landlock.EXECUTE if jail.processes else 0))
+    if scratch is None:
+        raise FileNotFoundError(f"the scratch folder {jail.scratch} is not there")
+    landlock.restrict(jail.landlock_abi, [*jail.rules, own, scratch])
 
 
 def _enter_seccomp(jail: Jail, pid: int) -> int | None:
@@ -92,5 +98,8 @@ def _enter_seccomp(jail: Jail, pid: int) -> int | None:
     return seccomp.install(seccomp.Policy(jail.processes, abi, notify=False), pid)
 
 
-def _highest_descriptor() -> int:
-    return max(map(int, os.listdir("/proc/self/fd")))
+def _close_all_but(keep: Collection[int]) -> None:
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd not in keep:
+            with contextlib.suppress(OSError):  # the listing's own is closed already
+                os.close(fd)

@@ -6,6 +6,7 @@ The judge runs here, in the worker; the candidate's process gets `Case.public` a
 from __future__ import annotations
 
 import math
+import re
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,9 @@ from typing import Any
 
 from adrs_ray.candidate import CaseResult, Evaluation, Evidence, Failure, FailureKind, Trust, Verdict
 from adrs_ray.evaluator.candidate_process import Account, CandidateError, Child
+from adrs_ray.evaluator.codec import UnencodableError
 from adrs_ray.evaluator.slot import ForkServer
-from adrs_ray.task import Case, InvalidOutput, MalformedOutput, RewardHacking, Task
+from adrs_ray.task import Case, Combined, InvalidOutput, MalformedOutput, RewardHacking, Task
 
 _ARTIFACT_CHARS = 16_000
 _JUDGED = {
@@ -47,10 +49,11 @@ class _Notes:
         self.stderr = account.stderr or self.stderr
 
     def evidence(self) -> Evidence:
-        return Evidence(self.layers, dict(self.denied))
+        return Evidence(self.layers, {printable(name): count for name, count in self.denied.items()})
 
-    def artifacts(self) -> dict[str, str]:
-        return {name: text for name, text in (("stdout", self.stdout), ("stderr", self.stderr)) if text}
+    def artifacts(self, more: Mapping[str, str]) -> dict[str, str]:
+        printed = {name: text for name, text in (("stdout", self.stdout), ("stderr", self.stderr)) if text}
+        return {printable(name): printable(text) for name, text in {**printed, **more}.items()}
 
 
 def judge_program(
@@ -68,7 +71,7 @@ def judge_program(
             if result is not None:
                 results.append(result)
         case_id = None
-        combined = _trusted(task.judge.combine, results)
+        combined = _trusted(_combined, task, results)
         score = _finite("score", combined.score)
         metrics = {name: _finite(name, value) for name, value in combined.metrics.items()}
     except CandidateError as error:
@@ -85,20 +88,31 @@ def judge_program(
             cases=tuple(results),
             trust=trust,
             wall_s=time.monotonic() - started,
-            artifacts={**notes.artifacts(), **combined.artifacts},
+            artifacts=notes.artifacts(combined.artifacts),
             evidence=notes.evidence(),
             attempts=attempts,
         )
     return Failure(
         kind=kind,
-        detail=detail,
+        detail=printable(detail),
         case=case_id,
         trust=trust,
         wall_s=time.monotonic() - started,
-        artifacts={**notes.artifacts(), **more},
+        artifacts=notes.artifacts(more),
         evidence=notes.evidence(),
         attempts=attempts,
     )
+
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """A candidate's words with control characters and lone surrogates escaped.
+
+    What it says is shown on terminals: it shall neither rewrite the verdict beside it there nor fail to be encoded.
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 _Step = tuple[str, CaseResult | None]
@@ -149,32 +163,47 @@ def _run_shared(task: Task, cases: Sequence[Case], source: str, server: ForkServ
 def _play(task: Task, case: Case, child: Child) -> Any:
     """The raw output of a case: of one call, or of a referee's whole game."""
     if task.referee is None:
-        return child.request({"run": case.public, "seed": case.seed})
+        return _ask(child, {"run": case.public, "seed": case.seed})
     game = _trusted(task.referee, case)
     seed: int | None = case.seed
     try:
         observation = _trusted(next, game)
         while True:
-            action = child.request({"act": observation, "seed": seed})
+            action = _ask(child, {"act": observation, "seed": seed})
             seed = None
             observation = _trusted(game.send, action)
-    except StopIteration as over:
-        return over.value
+    except _JudgeBrokeError as error:
+        if isinstance(error.__cause__, StopIteration):
+            return error.__cause__.value
+        raise
     finally:
         game.close()
 
 
+def _ask(child: Child, request: Mapping[str, Any]) -> Any:
+    """The candidate's answer to what the judge made."""
+    try:
+        return child.request(request)
+    except UnencodableError as error:
+        raise _JudgeBrokeError from error
+
+
 def _score(task: Task, case: Case, raw: Any) -> Mapping[str, float]:
-    metrics = _trusted(task.judge.score, case, raw)
+    metrics = _trusted(lambda: dict(task.judge.score(case, raw)))
     return {name: _finite(name, value) for name, value in metrics.items()}
+
+
+def _combined(task: Task, results: Sequence[CaseResult]) -> Combined:
+    combined = task.judge.combine(results)
+    if not isinstance(combined, Combined):
+        raise TypeError(f"combine gave a {type(combined).__name__}, expected adrs_ray.task.Combined")
+    return combined
 
 
 def _trusted(call: Any, *args: Any) -> Any:
     """Call the judge: its verdicts become the candidate's failures, anything else is the task's own."""
     try:
         return call(*args)
-    except StopIteration:
-        raise
     except (InvalidOutput, MalformedOutput, RewardHacking) as error:
         kind = next(kind for exception, kind in _JUDGED.items() if isinstance(error, exception))
         raise CandidateError(kind, " ".join(str(error).split())[:400]) from error

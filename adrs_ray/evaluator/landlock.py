@@ -22,8 +22,8 @@ _SCOPE_ABSTRACT_UNIX_SOCKET, _SCOPE_SIGNAL = 1, 2
 
 READ = READ_FILE | READ_DIR
 WRITE = READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_FIFO | MAKE_SYM | REFER | TRUNCATE
-LOWEST_DESCRIPTOR = 64
-"""Rules lie from here on: a child puts its channel and pipes at fixed low numbers before it uses them."""
+LOWEST_DESCRIPTOR = 256
+"""Rules lie from here on: a child puts its channel and pipes at fixed lower numbers before it uses them."""
 _FOR_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 _CREATE_RULESET_VERSION = 1
 _RULE_PATH_BENEATH = 1

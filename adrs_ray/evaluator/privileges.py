@@ -24,6 +24,8 @@ from .libc import (
 )
 
 NOBODY = 65534
+_QUEUED_SIGNALS = 1024
+"""Timers and queued signals: the kernel counts them per user, and slots share one."""
 _CAPABILITY_VERSION_3 = 0x20080522
 _SECUREBITS = 0b11101111
 """noroot, no_setuid_fixup, no_cap_ambient_raise and the lock of each; keep_caps off and locked (linux/securebits.h)."""
@@ -99,6 +101,7 @@ def limit_resources(memory_mb: int, cpu_s: int, file_mb: int, open_files: int = 
         resource.RLIMIT_NOFILE: open_files,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_SIGPENDING: _QUEUED_SIGNALS,
     }
     for which, value in limits.items():
         hard = resource.getrlimit(which)[1]

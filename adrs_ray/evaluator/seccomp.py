@@ -28,14 +28,14 @@ def _names(text: str) -> frozenset[str]:
 
 ALLOWED = _names(
     """
-    read write pread64 pwrite64 readv writev preadv pwritev preadv2 pwritev2 lseek close close_range fsync fdatasync
-    sync_file_range fadvise64 readahead fallocate ftruncate sendfile splice tee vmsplice copy_file_range flock
+    read write pread64 pwrite64 readv writev preadv pwritev lseek close close_range fsync fdatasync
+    sync_file_range ftruncate sendfile splice tee vmsplice copy_file_range flock
     stat fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat statfs fstatfs getcwd chdir fchdir
-    getdents getdents64 umask getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr cachestat
+    getdents getdents64 umask getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr
     rename renameat renameat2 mkdir mkdirat rmdir unlink unlinkat link linkat symlink symlinkat creat mknod mknodat
     dup dup2 dup3 pipe pipe2 poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
     epoll_pwait2 eventfd eventfd2 signalfd signalfd4 timerfd_create timerfd_settime timerfd_gettime
-    mmap munmap mremap mprotect madvise msync mincore brk mlock mlock2 munlock pkey_mprotect pkey_alloc pkey_free mseal
+    mmap munmap mremap mprotect madvise msync brk mlock mlock2 munlock pkey_mprotect pkey_alloc pkey_free mseal
     map_shadow_stack membarrier get_mempolicy
     rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause alarm
     getitimer setitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete
@@ -45,9 +45,12 @@ ALLOWED = _names(
     sched_get_priority_max sched_get_priority_min sched_rr_get_interval getcpu getpriority
     getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid getgroups getpgid getpgrp getsid capget
     getrlimit setrlimit getrusage sysinfo uname getrandom exit exit_group wait4 waitid
-    recvfrom recvmsg sendmsg shutdown getsockname getpeername getsockopt
+    recvfrom recvmsg shutdown getsockname getpeername getsockopt
     """
 )
+
+IGNORED = _names("fadvise64 readahead")
+"""Mere advice: it succeeds and does nothing, as what the page cache holds of a library can be read by the next one."""
 
 KILLED = _names(
     """
@@ -58,18 +61,25 @@ KILLED = _names(
 )
 """Calls without any honest use in a candidate: by the filter, or by the supervisor that hears of them, it is killed."""
 
-_ARGUMENT_RULES = ("clone", "clone3", "fork", "vfork", "execve", "execveat", "socketpair", "sendto", "kill", "tgkill",
-                   "prctl", "prlimit64", "fcntl", "ioctl", "personality", "open", "openat", "truncate")  # fmt: skip
+_ARGUMENT_RULES = ("clone", "clone3", "fork", "vfork", "execve", "execveat", "socketpair", "sendto", "sendmsg", "kill",
+                   "tgkill", "prctl", "prlimit64", "fcntl", "ioctl", "personality", "open", "openat", "truncate",
+                   "preadv2", "pwritev2", "fallocate")  # fmt: skip
+
+SETUP_FD = 255
+"""Where a child sends its listener from: the one descriptor with sendmsg. It lies beyond the limit on open files, so no
+candidate can have it again; descriptors sent into a socket and closed are files that nobody could count."""
 
 CLONE_THREAD = 0x10000
 _CLONE_NEW_NAMESPACES = 0x7E020000
 _CLONE_PTRACE_OR_PARENT = 0xA000
 _PRCTL_ALLOWED = (2, 3, 5, 7, 15, 16, 21, 27, 30, 39, 42, 0x53564D41)
 """Queries, PR_SET_NAME, PR_GET_NAME and PR_SET_VMA (names of memory areas, which allocators set)."""
-_FCNTL_DENIED = (8, 10, 15, 1024, 1026)
-"""F_SETOWN, F_SETSIG, F_SETOWN_EX (signals to others), F_SETLEASE, F_NOTIFY."""
-_IOCTL_DENIED = (0x8901, 0x8902, 0x5412, 0x541C)
-"""FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX."""
+_FCNTL_ALLOWED = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1031, 1032, 1034)
+"""Duplicates, flags, locks, sizes of pipes, queries of seals. Not: signals to others, leases, notices, and the write
+hint (1036), which stays with a library's file for the next candidate to read."""
+_IOCTL_ALLOWED = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS, TCGETS2, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. A file system's own (flags, generation, clones)
+would leave marks on a folder or take space unseen."""
 _SOCKET_STREAM, _SOCKET_SEQPACKET, _SOCKET_TYPE_MASK = 1, 5, 0xF
 _O_ACCMODE, _O_TRUNC = 3, 0o1000
 
@@ -131,6 +141,8 @@ def _plain_rules(numbers: dict[str, int], highest: int, policy: Policy) -> _Prog
 def _answer(name: str | None, policy: Policy) -> int:
     if name in ALLOWED:
         return _RET_ALLOW
+    if name in IGNORED:
+        return _RET_ERRNO  # with the error 0
     if name in KILLED and not policy.notify:
         return _RET_KILL_PROCESS
     return _deny(policy)
@@ -171,6 +183,12 @@ def _argument_rule(name: str, policy: Policy, pid: int) -> _Program:
                 (_RETURN, 0, 0, allow)]  # fmt: skip
     if name == "sendto":  # no address
         return [_low(4), (_JEQ, 0, 2, 0), _high(4), (_JEQ, 1, 0, 0), (_RETURN, 0, 0, deny), (_RETURN, 0, 0, allow)]
+    if name == "sendmsg":
+        return _one_of(0, (SETUP_FD,), allow, deny)
+    if name in ("preadv2", "pwritev2"):  # with flags it tells whether a page of a library is cached, and by whom
+        return _one_of(5, (0,), allow, deny)
+    if name == "fallocate":  # gigabytes in no time; libc then writes zeros instead
+        return [(_RETURN, 0, 0, _RET_ERRNO | errno.EOPNOTSUPP)]
     if name in ("kill", "tgkill"):  # itself; the listener also lets its own processes through
         return _one_of(0, (pid,), allow, deny)
     if name == "prctl":
@@ -178,9 +196,9 @@ def _argument_rule(name: str, policy: Policy, pid: int) -> _Program:
     if name == "prlimit64":
         return _one_of(0, (0, pid), allow, deny)
     if name == "fcntl":
-        return _one_of(1, _FCNTL_DENIED, deny, allow)
+        return _one_of(1, _FCNTL_ALLOWED, allow, deny)
     if name == "ioctl":
-        return _one_of(1, _IOCTL_DENIED, deny, allow)
+        return _one_of(1, _IOCTL_ALLOWED, allow, deny)
     if name == "personality":
         return _one_of(0, (0xFFFFFFFF,), allow, deny)
     if policy.landlock_abi >= 3:

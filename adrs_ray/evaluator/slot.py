@@ -74,7 +74,7 @@ class ForkServer:
         blas_threads = max(1, min(int(task.spec.cpus), self.limits.threads))
         command = [confinement.python, "-s", "-P", "-B", str(BOOTSTRAP), "serve", str(theirs.fileno())]
         if confinement.bubblewrap:
-            command = [*_bubblewrap(confinement, task, str(self.scratch.path)), *command, "0"]
+            command = [*_bubblewrap(confinement, task, str(self.scratch.home)), *command, "0"]
         else:
             command.append(str(os.getpid()))
         process = subprocess.Popen(
@@ -89,7 +89,7 @@ class ForkServer:
         )
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
-            stdin.write(json.dumps(_settings(task, confinement, str(self.scratch.path))).encode())
+            stdin.write(json.dumps(_settings(task, confinement, self.scratch)).encode())
         return process
 
     def _await_ready(self, task: Task) -> None:
@@ -170,7 +170,7 @@ class ForkServer:
             time.sleep(0.005)
 
 
-def _settings(task: Task, confinement: Confinement, scratch: str) -> dict[str, Any]:
+def _settings(task: Task, confinement: Confinement, scratch: Scratch) -> dict[str, Any]:
     limits = task.spec.limits
     return {
         "strict": confinement.strict,
@@ -181,7 +181,8 @@ def _settings(task: Task, confinement: Confinement, scratch: str) -> dict[str, A
         "uid": confinement.uid,
         "confined_by": "bubblewrap" if confinement.bubblewrap else "",
         "ours": str(repository_root()),
-        "scratch": scratch,
+        "scratch": str(scratch.path),
+        "scratch_home": str(scratch.home),
         "threads": limits.threads,
         "processes": limits.processes,
         "memory_mb": limits.memory_mb,
@@ -198,7 +199,7 @@ def _settings(task: Task, confinement: Confinement, scratch: str) -> dict[str, A
 
 
 def _bubblewrap(confinement: Confinement, task: Task, scratch: str) -> list[str]:
-    """The command that hides other files, processes and the network; only scratch is writable."""
+    """The command that hides other files, processes and the network; only scratch (its home) is writable."""
     command = [str(confinement.bubblewrap), "--die-with-parent", "--unshare-ipc", "--unshare-net", "--unshare-uts",
                "--unshare-pid", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # fmt: skip
     adapter = [str(task.adapter_path.parent / name) for name in os.listdir(task.adapter_path.parent)]

@@ -42,7 +42,10 @@ class Program:
 def load(source: str) -> Program:
     """Compile a candidate. Raises SyntaxError."""
     linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
-    return Program(compile(source, _FILE, "exec", dont_inherit=True))
+    try:
+        return Program(compile(source, _FILE, "exec", dont_inherit=True))
+    except ValueError as error:  # lone surrogates
+        raise SyntaxError(str(error)) from None
 
 
 def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:

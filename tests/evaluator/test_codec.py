@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adrs_ray.evaluator.codec import DTYPES, MAX_DEPTH, MalformedError, UnencodableError, decode, encode
+from adrs_ray.evaluator.codec import DTYPES, MAX_DEPTH, MAX_VALUES, MalformedError, UnencodableError, decode, encode
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=8)
@@ -56,6 +56,12 @@ def test_depth_and_size_are_bounded() -> None:
         encode(deep)
     with pytest.raises(UnencodableError, match="more than 100"):
         encode("x" * 200, limit=100)
+    many = [0] * (MAX_VALUES + 2)
+    with pytest.raises(UnencodableError, match="values outside of arrays"):
+        encode(many, limit=10**9)
+    with pytest.raises(UnencodableError, match="empty array"):
+        encode(np.zeros((2**30, 0)))
+    assert decode(encode(many), max_values=None) == many  # what the worker itself sends is not bounded
     for text in ("[" * 100_000 + "]" * 100_000, "[" * 200 + "]" * 200, "1" * 5000, str(2**64), "[" + "0," * 4_000_000):
         with pytest.raises(MalformedError):
             decode(len(text).to_bytes(4, "big") + text.encode())
@@ -78,6 +84,7 @@ def _with_header(head: Any, blob: bytes = b"") -> bytes:
         _with_header({"__array__": ["<f8", [-1]]}, bytes(8)),
         _with_header({"__array__": ["<f8", [2**62, 4]]}, bytes(8)),
         _with_header({"__array__": ["<f8", [0, 2**39, 2**39]]}),
+        _with_header({"__array__": ["<f8", [2**39, 0]]}),
         _with_header({"__array__": ["<f8", [1] * 40]}, bytes(8)),
         _with_header({"__array__": ["<f8", [True]]}, bytes(8)),
         _with_header({"__array__": [["<f8"], [1]]}, bytes(8)),
