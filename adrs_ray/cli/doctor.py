@@ -20,7 +20,7 @@ def doctor() -> None:
     from adrs_ray.evaluator.doctor import jail_report
 
     def line(name: str, good: bool, detail: str) -> None:
-        typer.echo(f"{'ok  ' if good else 'NO  '}{name:<22}{detail}")
+        typer.echo(f"{'ok' if good else 'NO':4}{name:<30} {detail}")
 
     line(
         "python", True, f"{platform.python_version()} on {platform.system()} {platform.release()} {platform.machine()}"
@@ -29,15 +29,10 @@ def doctor() -> None:
     report = jail_report()
     for layer, holds, detail in report:
         line(f"jail: {layer}", holds, detail)
-    for package, needed_for in (
-        ("ray", "adrs run without --local"),
-        ("numba", "fast simulators"),
-        ("torch", "GPU tasks (optional)"),
-        ("vllm", "local models (optional)"),
-    ):
-        found = importlib.util.find_spec(package) is not None
-        version = importlib.metadata.version(package) if found else f"not installed: {needed_for}"
-        line(package, found, version)
+    for package in ("ray", "numba"):
+        line(package, True, importlib.metadata.version(package))
+    found = importlib.util.find_spec("torch") is not None
+    typer.echo(f"    {'torch':<30} {importlib.metadata.version('torch') if found else 'not installed (optional)'}")
     for entry in data.status():
         typer.echo(f"    data: {entry}")
     if not all(holds for layer, holds, _ in report if layer == "strict"):

@@ -102,12 +102,12 @@ def _report(task: str, split: str, verdict: Verdict, note: str | None) -> dict[s
 
 
 def _print(task: str, split: str, verdict: Verdict, note: str | None) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from adrs_ray.candidate import Failure
+    from adrs_ray.cli.console import table_console
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = table_console()
     if note:
         console.print(f"{split}: {note}")
     if isinstance(verdict, Failure):

@@ -124,8 +124,9 @@ def _result(result: SplitResult) -> float | str | None:
 
 
 def _print_best(folder: RunFolder, view: RunView, ranked: list[Admitted]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from adrs_ray.cli.console import table_console
 
     splits = [split for split in ("validation", "test", "stress") if split in view.held_out]
     table = Table("candidate", "train", *splits, "operator", "parents")
@@ -141,7 +142,7 @@ def _print_best(folder: RunFolder, view: RunView, ranked: list[Admitted]) -> Non
         if name.startswith("baseline-") or name == "seed-0":
             cells = [_number(_of(view, split, name)) for split in splits]
             table.add_row(name.removeprefix("baseline-"), "-", *cells, "", "")
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = table_console()
     console.print(table)
     console.print(f"program: {folder.best_program}", soft_wrap=True)
 

@@ -6,16 +6,13 @@ import json
 import shlex
 from typing import TextIO
 
-from rich.console import Console
 from rich.table import Table
 
 from adrs_ray.candidate import Evaluation, Verdict
+from adrs_ray.cli.console import table_console
 from adrs_ray.search import RunResult
 from adrs_ray.storage.runfolder import RunFolder
 from adrs_ray.task import SPLITS, Task
-
-NARROWEST = 140
-"""Columns of a table that goes to a file or a pipe."""
 
 
 def result_json(folder: RunFolder, result: RunResult) -> str:
@@ -50,9 +47,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, object]:
 
 def print_result(task: Task, folder: RunFolder, result: RunResult, stream: TextIO) -> None:
     """The champion beside the seed and the baselines, and where things lie."""
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = max(console.width, NARROWEST)
+    console = table_console(stream)
     status = result.status
     failures = ", ".join(f"{kind} {count}" for kind, count in sorted(status.failures.items())) or "none"
     console.print(f"ended: {result.reason} ({result.wall_s:.1f} s)", soft_wrap=True)
