@@ -94,7 +94,8 @@ class _Tail:
 class Child:
     """A candidate's process. Every method raises CandidateError or SlotError; then the process is already gone."""
 
-    def __init__(self, server: ForkServer, deadline: float) -> None:
+    def __init__(self, server: ForkServer, deadline: float, cases: int = 1) -> None:
+        """`deadline` is that of the first case; the process may use CPU time for as many `cases`."""
         self._server = server
         self.deadline = deadline
         self.account = Account()
@@ -114,7 +115,7 @@ class Child:
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         self._pipes = (out_read, err_read)
         try:
-            cpu_s = int(max(1.0, deadline - time.monotonic()) * limits.threads * (1 + limits.processes)) + 2
+            cpu_s = int(cases * max(1.0, deadline - time.monotonic()) * limits.threads * (1 + limits.processes)) + 2
             server.send({"op": "fork", "cpu_s": cpu_s}, (theirs.fileno(), out_write, err_write))
         except SlotError:
             self._close()

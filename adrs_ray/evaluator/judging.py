@@ -139,7 +139,7 @@ def _run_fresh(task: Task, cases: Sequence[Case], source: str, server: ForkServe
 def _run_shared(task: Task, cases: Sequence[Case], source: str, server: ForkServer, notes: _Notes) -> Any:
     """One process for all cases; loading counts as part of the first."""
     started = time.monotonic()
-    child = Child(server, started + task.spec.limits.case_timeout_s)
+    child = Child(server, started + task.spec.limits.case_timeout_s, len(cases))
     before_s = 0.0
     try:
         for position, case in enumerate(cases):

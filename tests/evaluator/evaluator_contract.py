@@ -48,7 +48,7 @@ class EvaluatorContract:
 
     @pytest.fixture
     def make(self) -> MakeEvaluator:
-        raise NotImplementedError
+        pytest.fail("a subclass defines the fixture `make`")
 
     async def _verdicts(self, evaluator: Evaluator, *jobs: EvaluationJob) -> list[Evaluation | Failure]:
         await evaluator.start()

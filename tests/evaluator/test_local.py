@@ -23,7 +23,7 @@ from adrs_ray.evaluator.doctor import evaluate_once, jail_report
 from adrs_ray.evaluator.local import LocalEvaluator
 from adrs_ray.task import Task
 from tests.evaluator.evaluator_contract import EvaluatorContract, MakeEvaluator
-from tests.evaluator.tiny_task import SEED, write_task
+from tests.evaluator.tiny_task import JUDGE, SEED, write_task
 
 SLEEPER = "import time\ndef solve(x):\n    time.sleep(1.0)\n    return float(x.sum())\n"
 
@@ -305,3 +305,22 @@ def test_no_scratch_folder_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert isinstance(verdict, Evaluation), verdict
     assert list(scratch.iterdir()) == []
     json.dumps(verdict.artifacts)
+
+
+def test_a_shared_process_has_cpu_time_for_all_its_cases(tmp_path: Path) -> None:
+    source = """
+import time
+
+def solve(x):
+    end = time.process_time() + 0.6
+    while time.process_time() < end:
+        pass
+    return float(x.sum())
+"""
+    judge = JUDGE.replace('"train": 2', '"train": 12')
+    assert judge != JUDGE
+    extra = "share_process: the program learns from case to case"
+    task = write_task(tmp_path, judge=judge, extra=extra, timeout_s=1.0)
+    verdict = evaluate_once(task, source, "train", EvaluatorConfig(slots=1, sandbox="strict"))
+    assert isinstance(verdict, Evaluation), verdict
+    assert len(verdict.cases) == 12
