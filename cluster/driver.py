@@ -43,7 +43,12 @@ async def run_on_ray(
     try:
         folder = folder.rewrite(config, local=False)
         count = config.evaluator.slots or len(os.sched_getaffinity(0))
-        connect(config.cluster.address, math.ceil(count * task.spec.cpus))
+        try:
+            connect(config.cluster.address, math.ceil(count * task.spec.cpus))
+        except SystemExit:
+            # Ray's own answer to SIGTERM while it starts; for us that is a stop.
+            ray.shutdown()
+            raise asyncio.CancelledError from None
         on_connected()
         try:
             slots = _slots(task, config)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 import sys
 import time
 from pathlib import Path
@@ -18,6 +20,9 @@ from adrs_ray.errors import RunError, UsageError
 
 START_ATTEMPTS = 2
 """A starved machine can abort the raylet while it starts; once more is enough."""
+LISTENER_TIMEOUT_S = 10.0
+
+_HOST_PORT = re.compile(r"(?P<host>[^:/]+|\[[^\]/]+\]):(?P<port>\d+)")
 
 
 def check_layout() -> None:
@@ -40,6 +45,7 @@ def connect(address: str | None, cpus: int) -> None:
     """
     check_layout()
     if address is not None:
+        _require_listener(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -61,6 +67,17 @@ def connect(address: str | None, cpus: int) -> None:
                 raise RunError(f"an embedded Ray did not start: {_one_line(error)}; try --local") from None
             print(f"Ray did not start ({_one_line(error)}); trying once more", file=sys.stderr, flush=True)
             time.sleep(2)
+
+
+def _require_listener(address: str) -> None:
+    """Raise RunError when nothing listens at `host:port`: Ray would wait for minutes."""
+    match = _HOST_PORT.fullmatch(address)
+    if match is None:
+        return
+    try:
+        socket.create_connection((match["host"].strip("[]"), int(match["port"])), timeout=LISTENER_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(f"cannot join Ray at {address}: {_one_line(error)}") from None
 
 
 def _one_line(error: BaseException) -> str:
