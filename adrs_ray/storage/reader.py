@@ -76,3 +76,5 @@ class JournalReader:
                 return query(connection)
         except DBAPIError as error:
             raise schema.refusal(error.orig, self._path) from error
+        except schema.DamagedRowError as error:
+            raise schema.refusal(error, self._path) from error

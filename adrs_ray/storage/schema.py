@@ -153,6 +153,10 @@ def create_tables(connection: Connection) -> None:
     connection.execute(meta.insert().values(one=1, epoch=0, schema_version=SCHEMA_VERSION))
 
 
+class DamagedRowError(Exception):
+    """SQLite reads the row, but what it holds was never written by a journal."""
+
+
 def unusable(error: BaseException | None, path: Path) -> UsageError | JournalRefusedError:
     """What a user is told when the file cannot be opened."""
     if getattr(error, "sqlite_errorname", "") == "SQLITE_NOTADB":
@@ -162,7 +166,7 @@ def unusable(error: BaseException | None, path: Path) -> UsageError | JournalRef
 
 def refusal(error: BaseException | None, path: Path) -> JournalRefusedError:
     """One line for a database error: what was wrong, where, and what to do."""
-    name = getattr(error, "sqlite_errorname", "")
+    name = "SQLITE_CORRUPT" if isinstance(error, DamagedRowError) else getattr(error, "sqlite_errorname", "")
     for prefix, line in (
         ("SQLITE_FULL", "the disk is full: free some space, then `adrs resume`"),
         ("SQLITE_READONLY", "it is read-only: make the folder writable, then `adrs resume`"),
@@ -178,9 +182,12 @@ def refusal(error: BaseException | None, path: Path) -> JournalRefusedError:
 
 
 def event_from_row(row: Sequence[Any]) -> Event:
-    """One row of `events` as an event without texts."""
+    """One row of `events` as an event without texts. Raises DamagedRowError."""
     seq, event_id, kind, candidate, island, epoch, at, body = row
-    return Event(event_id, _KINDS[kind], candidate, island, json.loads(body), (), seq, epoch, at)
+    try:
+        return Event(event_id, _KINDS[kind], candidate, island, json.loads(body), (), seq, epoch, at)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedRowError(f"event {seq}: {type(error).__name__}: {error}") from error
 
 
 def select_events(
@@ -209,5 +216,8 @@ def pack(text: str) -> bytes:
 
 
 def unpack(blob: bytes) -> str:
-    """The inverse of `pack`."""
-    return zlib.decompress(blob).decode("utf-8", "surrogatepass")
+    """The inverse of `pack`. Raises DamagedRowError."""
+    try:
+        return zlib.decompress(blob).decode("utf-8", "surrogatepass")
+    except (TypeError, zlib.error, UnicodeDecodeError) as error:
+        raise DamagedRowError(f"a text: {error}") from error

@@ -166,6 +166,8 @@ class SqliteJournal:
                     return query(connection)
             except DBAPIError as error:
                 raise schema.refusal(error.orig, self._path) from error
+            except schema.DamagedRowError as error:
+                raise schema.refusal(error, self._path) from error
 
         return await asyncio.to_thread(work)
 
@@ -195,7 +197,8 @@ class SqliteJournal:
             self._disconnect()
             if len(group) > 1:
                 return [outcome for work in group for outcome in self._commit([work])]
-            return [schema.refusal(error, self._path) if isinstance(error, sqlite3.Error) else error]
+            ours = isinstance(error, sqlite3.Error | schema.DamagedRowError)
+            return [schema.refusal(error, self._path) if ours else error]
 
     def _record(self, group: list[_Append]) -> list[_Outcome]:
         """Write a group in one transaction; appends of another epoch are left out."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adrs_ray.errors import UsageError
-from adrs_ray.storage.journal import EventKind, text_ref
+from adrs_ray.storage.journal import EventKind, JournalRefusedError, text_ref
 from adrs_ray.storage.reader import JournalReader
 from adrs_ray.storage.sqlite import SqliteJournal
 
@@ -95,3 +97,37 @@ def test_no_journal_and_an_empty_one_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     with pytest.raises(UsageError, match="no run has started"):
         JournalReader(tmp_path / "empty.db")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE events SET body = '{'",
+        "UPDATE events SET kind = 'unheard of'",
+        "UPDATE texts SET zlib = x'00'",
+        "UPDATE texts SET zlib = 1",
+    ],
+)
+def test_damage_that_sqlite_does_not_see_is_one_line(tmp_path: Path, event: Any, damage: str) -> None:
+    path = tmp_path / "journal.db"
+    journal = SqliteJournal.open(path)
+    asyncio.run(journal.append([event(1, text="t")], journal.epoch))
+    asyncio.run(journal.close())
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(damage)
+    again = SqliteJournal.open(path)
+
+    async def write_side() -> None:
+        await again.read()
+        await again.texts([text_ref("t")])
+
+    def read_side() -> None:
+        with JournalReader(path) as reader:
+            reader.read()
+            reader.texts([text_ref("t")])
+
+    with pytest.raises(JournalRefusedError, match="it is damaged"):
+        read_side()
+    with pytest.raises(JournalRefusedError, match="it is damaged"):
+        asyncio.run(write_side())
+    asyncio.run(again.close())

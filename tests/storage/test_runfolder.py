@@ -179,7 +179,10 @@ def test_commands_come_once_in_order(folder: RunFolder) -> None:
     assert folder.pending_commands(ids) == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": 1, "body": {}}', '{"kind": "stop"}', "\udcff", '{"kind": "x", "body": {"n": NaN}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"kind": 1, "body": {}}', '{"kind": "stop"}', "\udcff", '{"kind": "x", "body": {"n": NaN}}'],
+)
 def test_a_file_that_is_no_command_is_reported_once_and_set_aside(
     text: str, folder: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
