@@ -63,7 +63,11 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended. `verdicts[name][split]` holds the champion, `seed-0` and baselines on the held-out splits."""
+    """How a run ended.
+
+    `champion` is the best on train so far when the run was stopped. `verdicts[name][split]` holds the champion, `seed-0`
+    and baselines on the held-out splits.
+    """
 
     reason: str
     finished: bool
@@ -263,7 +267,8 @@ class Search:
             "reason": reason,
             "wall_s": wall_s,
             "candidates": status.candidates,
-            "champion": champion.candidate if champion else None,
+            # The best on train that no held-out split was asked about is no champion.
+            "champion": champion.candidate if champion and finished else None,
         }
         event = Event(f"run_ended:{self._ledger.epoch}", EventKind.RUN_ENDED, None, SEED_ISLAND, body)
         await self._ledger.append([event], self._ledger.epoch)

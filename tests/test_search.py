@@ -352,6 +352,7 @@ def test_a_stop_command_drains_and_is_journaled_once(tmp_path):
     generated = {e.candidate for e in events if e.kind is EventKind.GENERATED}
     assert generated <= {e.candidate for e in settled(events)}
     assert len([e for e in events if e.kind is EventKind.COMMAND]) == 1
+    assert RunView.of(events).champion is None
     assert not any(e.kind is EventKind.MEASURED and e.body["split"] == "test" for e in events)
     more = override(config, {"budget.max_candidates": result.status.candidates + 10})
     again = asyncio.run(run_once(folder, journal, more, seeds=()))

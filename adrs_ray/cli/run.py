@@ -55,6 +55,7 @@ def run(
 ) -> None:
     """Search for a better program. Interrupted or killed, it goes on with `adrs resume`."""
     from adrs_ray.config import RunConfig, override, read_config
+    from adrs_ray.errors import UsageError
     from adrs_ray.storage.runfolder import RunFolder
     from adrs_ray.task import load_task
 
@@ -76,6 +77,10 @@ def run(
     _refuse_both(local, resolved)
     warm_starts = [str(Path(name).expanduser().absolute()) for name in warm_start or []]
     seeds = _seeds(loaded, warm_starts)
+    if len(seeds) > resolved.budget.max_candidates:
+        raise UsageError(
+            f"budget.max_candidates {resolved.budget.max_candidates} is below the {len(seeds)} programs to start from"
+        )
     # What is wrong with the task is said before a folder is made.
     notes = _split_notes(loaded)
     path = out or _default_folder(loaded.name)
@@ -170,7 +175,7 @@ def _is_planted(folder: RunFolder) -> bool:
 
 
 def _seeds(task: Task, warm_starts: Sequence[str]) -> list[Seed]:
-    """The task's seed, then what --warm-start names: a program file, or a run with its best program.
+    """The task's seed, then what --warm-start names: a program file, or a run with its best program; none twice.
 
     Raises UsageError for one that is no program.
     """
@@ -190,8 +195,8 @@ def _seeds(task: Task, warm_starts: Sequence[str]) -> list[Seed]:
             seeds.append(Seed(path.read_text(encoding="utf-8"), f"warm start {name}"))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--warm-start {name}: neither a run folder nor a readable program: {error}") from None
-    seed_candidates(seeds)
-    return seeds
+    by_source = {seed.source: seed for seed in reversed(seeds)}
+    return [by_source[candidate.source] for candidate in seed_candidates(seeds)]
 
 
 def _split_notes(task: Task) -> list[str]:

@@ -47,6 +47,17 @@ def test_a_warm_start_that_is_no_program_leaves_no_run_behind(tmp_path):
     assert not run.exists()
 
 
+def test_more_programs_to_start_from_than_the_budget_holds_are_refused(tmp_path):
+    task, run = write_tiny_task(tmp_path), tmp_path / "run"
+    starts = []
+    for number in range(4):
+        program = tmp_path / f"{number}.py"
+        program.write_text(FILES["seed.py"].replace("STEP = 3", f"STEP = {30 + number}"))
+        starts += ["--warm-start", program]
+    assert "below the 5 programs to start from" in one_line(adrs("run", task, *SMALL, "--out", run, *starts), 2)
+    assert not run.exists()
+
+
 def test_a_run_that_was_killed_before_its_first_event_is_resumed_with_all_it_was_to_start_from(tmp_path):
     task, program = write_tiny_task(tmp_path), tmp_path / "warm.py"
     program.write_text(FILES["seed.py"].replace("STEP = 3", "STEP = 30"))
