@@ -65,8 +65,8 @@ class Seed:
 class RunResult:
     """How a run ended.
 
-    `champion` is the best on train so far when the run was stopped. `verdicts[name][split]` holds the champion, `seed-0`
-    and baselines on the held-out splits.
+    `champion` is the best on train so far when the run was stopped. `verdicts[name][split]` holds the champion,
+    `seed-0` and baselines on the held-out splits.
     """
 
     reason: str
