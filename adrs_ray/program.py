@@ -37,6 +37,15 @@ _TOKEN = re.compile(
 )
 
 
+MAX_CHARS = 100_000
+"""The longest program. All of this runs in the trusted process: a syntax tree takes some 200 bytes per character."""
+_FSTRING_STEPS = 10_000_000
+"""Python 3.11 looks for each expression of an f-string from the string's start: length times expressions, 5 ns each."""
+_COPIES = 4
+_FREE_COPIES = 20_000
+"""Nodes that `finally` blocks may add to those of the program, beyond `_COPIES` times their number."""
+
+
 def split_lines(source: str) -> list[str]:
     """Lines as Python's own tokenizer counts them (LF, CRLF or CR; not form feed or U+2028), ends kept."""
     return _LINE.findall(source)
@@ -92,14 +101,48 @@ def evolve_blocks(source: str) -> tuple[EvolveBlock, ...]:
 def parse(source: str) -> ast.Module:
     """A fresh syntax tree, the caller's to change.
 
-    Raises SyntaxError, also where Python's parser gives up otherwise (null bytes, lone surrogates, too deep nesting).
+    Raises SyntaxError, also where Python's parser gives up otherwise (null bytes, lone surrogates, too deep nesting)
+    and for programs that are too long.
     """
+    _check_length(source)
     try:
         return ast.parse(source, FILENAME)
     except SyntaxError:
         raise
     except (ValueError, RecursionError, MemoryError) as error:
         raise SyntaxError(f"cannot be parsed: {str(error) or type(error).__name__}") from None
+
+
+def _check_length(source: str) -> None:
+    if len(source) > MAX_CHARS:
+        raise SyntaxError(f"the program has {len(source)} characters, more than {MAX_CHARS}")
+    if len(source) * source.count("{") > _FSTRING_STEPS:
+        formatted = (token for token in _TOKEN.findall(source) if "f" in token[:2].lower() and token[-1] in "\"'")
+        if sum(len(token) * token.count("{") for token in formatted) > _FSTRING_STEPS:
+            raise SyntaxError("its f-strings are too long")
+
+
+def _check_copies(tree: ast.Module) -> None:
+    """Raises SyntaxError for nested `finally` blocks: the compiler writes each one out for every way into it."""
+    nodes = sum(1 for _ in ast.walk(tree))
+    if _compiled_size(tree)[0] > _COPIES * nodes + _FREE_COPIES:
+        raise SyntaxError("`finally` blocks are nested too deeply")
+
+
+def _compiled_size(node: ast.AST) -> tuple[int, int]:
+    """Nodes below a node as often as they are compiled, and jumps out of it, which lead through `finally` blocks."""
+    size, jumps = 1, int(isinstance(node, ast.Return | ast.Break | ast.Continue))
+    final = node.finalbody if isinstance(node, ast.Try | ast.TryStar) else []
+    last = {id(child) for child in final}
+    for child in ast.iter_child_nodes(node):
+        if id(child) not in last:
+            inner = _compiled_size(child)
+            size, jumps = size + inner[0], jumps + inner[1]
+    copies = 2 + jumps
+    for child in final:
+        inner = _compiled_size(child)
+        size, jumps = size + copies * inner[0], jumps + copies * inner[1]
+    return size, jumps
 
 
 @lru_cache(maxsize=64)
@@ -185,6 +228,10 @@ def _constant(value: object) -> str:
 def syntax_problem(source: str) -> str | None:
     """Why a program cannot be run at all, as one line; None when it compiles and its evolve blocks are well formed."""
     try:
+        if re.search(r"\bfinally\b", source):
+            _check_copies(parse(source))
+        else:
+            _check_length(source)
         compile(source, FILENAME, "exec", dont_inherit=True)
         evolve_blocks(source)
     except SyntaxError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +12,9 @@ from adrs_ray.generator.draft import Draft, unparse
 from adrs_ray.generator.operators import Operator, choose
 from adrs_ray.generator.scope import BUILTINS, parameters
 from adrs_ray.generator.survey import Place
+
+_MOST_FUNCTIONS = 100
+"""Functions that are looked through for one that a call could call instead: a program may have thousands of both."""
 
 
 class SwapArguments(Operator[Place]):
@@ -68,7 +71,7 @@ class ReplaceCall(Operator[Place]):
     )
 
     def sites(self, draft: Draft) -> Sequence[Place]:
-        return [p for p in draft.survey.expressions.get(ast.Call, ()) if self._choices(draft, p)]
+        return [p for p in draft.survey.expressions.get(ast.Call, ()) if any(self._found(draft, p))]
 
     def apply(self, draft: Draft, site: Place, rng: np.random.Generator) -> Draft | None:
         node = site.node
@@ -85,30 +88,34 @@ class ReplaceCall(Operator[Place]):
 
     def _choices(self, draft: Draft, place: Place) -> list[str]:
         """Names that could stand in the place of the one called, in a fixed order."""
+        return sorted(set(self._found(draft, place)))
+
+    def _found(self, draft: Draft, place: Place) -> Iterator[str]:
         node = place.node
         if not isinstance(node, ast.Call):
-            return []
+            return
         if isinstance(node.func, ast.Attribute):
             name = node.func.attr
-            if isinstance(node.func.value, ast.Name) and node.func.value.id == "self":
-                return self._methods(node, name, place)
-            return self._related(name)
-        if not isinstance(node.func, ast.Name):
-            return []
-        name = node.func.id
-        visible = frozenset[str]().union(BUILTINS, *(draft.bound(scope) for scope in place.scopes))
-        related = [n for n in self._related(name) if n in visible]
+            own = isinstance(node.func.value, ast.Name) and node.func.value.id == "self"
+            yield from self._methods(node, name, place) if own else self._related(name)
+        elif isinstance(node.func, ast.Name):
+            name = node.func.id
+            visible = (BUILTINS, *(draft.bound(scope) for scope in place.scopes))
+            yield from (n for n in self._related(name) if any(n in names for names in visible))
+            if name in draft.survey.function_names:
+                yield from self._functions(draft, node, name, place)
+
+    def _functions(self, draft: Draft, node: ast.Call, name: str, place: Place) -> Iterator[str]:
         inside = {id(scope) for scope in place.scopes}
-        functions = [
-            function.name
-            for _, function, scopes in draft.survey.functions
-            if id(function) not in inside  # calling oneself seldom ends
-            and scopes == place.scopes[: len(scopes)]
-            and function.name in draft.bound(scopes[-1])
-            and _accepts(function.args, node)
-        ]
-        user = any(function.name == name for _, function, _ in draft.survey.functions)
-        return sorted({*related, *(functions if user else ())} - {name})
+        for _, function, scopes in draft.survey.functions[:_MOST_FUNCTIONS]:
+            if (
+                id(function) not in inside  # calling oneself seldom ends
+                and function.name != name
+                and scopes == place.scopes[: len(scopes)]
+                and function.name in draft.bound(scopes[-1])
+                and _accepts(function.args, node)
+            ):
+                yield function.name
 
     def _related(self, name: str) -> list[str]:
         return sorted({other for group in self.RELATED if name in group for other in group} - {name})
@@ -150,20 +157,26 @@ class ReplaceName(Operator[Place]):
     rebinds = True
 
     def sites(self, draft: Draft) -> Sequence[Place]:
-        return [p for p in draft.survey.expressions.get(ast.Name, ()) if self._choices(draft, p)]
+        return [p for p in draft.survey.expressions.get(ast.Name, ()) if self._spare(draft, p)]
 
     def apply(self, draft: Draft, site: Place, rng: np.random.Generator) -> Draft | None:
         return draft.replace(site, ast.Name(choose(rng, self._choices(draft, site)), ast.Load()))
 
     def _choices(self, draft: Draft, place: Place) -> list[str]:
+        spare = self._spare(draft, place)
+        return [] if spare is None else sorted(spare[0] - spare[1])
+
+    def _spare(self, draft: Draft, place: Place) -> tuple[frozenset[str], set[str]] | None:
+        """Local names, and those among them that may not be chosen; None when that leaves nothing."""
         node, scope = place.node, place.scopes[-1]
         called = isinstance(place.parent, ast.Call) and place.field == "func"
         if not isinstance(node, ast.Name) or not isinstance(node.ctx, ast.Load) or called:
-            return []
+            return None
         if isinstance(scope, ast.Module):
-            return []
+            return None
         local = draft.bound(scope)
         own = parameters(scope.args)[:1] if place.owner is not None else []  # `self` is no value
         if node.id not in local or node.id in own:
-            return []
-        return sorted(local - {node.id, *own})
+            return None
+        barred = {node.id, *(name for name in own if name in local)}
+        return None if len(local) == len(barred) else (local, barred)

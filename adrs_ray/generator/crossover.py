@@ -29,6 +29,8 @@ Crossover: TypeAlias = Callable[[Draft, Draft, np.random.Generator], Draft | Non
 _SAMPLES = 8
 """Transplants considered before the one with the fewest unknown names is made."""
 _LONGEST_TRANSPLANT = 3
+_ALIGNMENT_STEPS = 50_000_000
+"""What one crossover may spend on aligning; two lists of n equal statements take up to n cubed (about 4 ns each)."""
 
 
 def cross_function(receiver: Draft, donor: Draft, rng: np.random.Generator) -> Draft | None:
@@ -79,6 +81,20 @@ Hunk: TypeAlias = tuple[Suite, int, int, Suite, int, int]
 """`ours.body[i:j]` and `theirs.body[k:l]` differ and stand in corresponding places; either may be empty."""
 
 
+class _Effort:
+    """What is left to be spent: a program of many thousand equal statements must not hold up the search."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+
+    def spend(self, steps: int) -> bool:
+        """Whether there was as much; then it is spent."""
+        if steps > self._left:
+            return False
+        self._left -= steps
+        return True
+
+
 def cross_block(receiver: Draft, donor: Draft, rng: np.random.Generator) -> Draft | None:
     """Take over places in which the aligned statement lists of like-named functions differ: one, then more by chance.
 
@@ -96,9 +112,10 @@ def cross_block(receiver: Draft, donor: Draft, rng: np.random.Generator) -> Draf
 def _take_one(receiver: Draft, donor: Draft, rng: np.random.Generator) -> Draft | None:
     theirs = {suite.qualname: suite for suite in donor.survey.suites if _top_of_definition(suite)}
     hunks: list[Hunk] = []
+    effort = _Effort(_ALIGNMENT_STEPS)
     for suite in receiver.survey.suites:
         if _top_of_definition(suite) and suite.qualname in theirs:
-            hunks += _hunks(receiver, donor, suite, theirs[suite.qualname])
+            hunks += _hunks(receiver, donor, suite, theirs[suite.qualname], effort)
     if not hunks:
         return None
     ours, i, j, other, k, m = choose(rng, hunks)
@@ -110,20 +127,25 @@ def _top_of_definition(suite: Suite) -> bool:
     return isinstance(suite.owner, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
 
 
-def _hunks(receiver: Draft, donor: Draft, ours: Suite, theirs: Suite) -> Iterator[Hunk]:
+def _hunks(receiver: Draft, donor: Draft, ours: Suite, theirs: Suite, effort: _Effort) -> Iterator[Hunk]:
     """Differing places of two statement lists; where two compound statements differ inside, those inside as well."""
-    for i, j, k, m in _aligned(ours.body, theirs.body):
+    for i, j, k, m in _aligned(ours.body, theirs.body, effort):
         yield from _hunk(ours, i, j, theirs, k, m)
         if j - i == m - k == 1 and type(ours.body[i]) is type(theirs.body[k]):
             for name in ("body", "orelse", "finalbody"):
                 inner = receiver.survey.by_body.get(id(getattr(ours.body[i], name, None)))
                 other = donor.survey.by_body.get(id(getattr(theirs.body[k], name, None)))
                 if inner is not None and other is not None and inner.qualname == ours.qualname:
-                    yield from _hunks(receiver, donor, inner, other)
+                    yield from _hunks(receiver, donor, inner, other, effort)
 
 
-def _aligned(ours: list[ast.stmt], theirs: list[ast.stmt]) -> Iterator[tuple[int, int, int, int]]:
-    """Index ranges that correspond and differ: aligned by equal statements first, between those by kind."""
+def _aligned(ours: list[ast.stmt], theirs: list[ast.stmt], effort: _Effort) -> Iterator[tuple[int, int, int, int]]:
+    """Index ranges that correspond and differ: aligned by equal statements first, between those by kind.
+
+    None of lists that would take more than is left of `effort`.
+    """
+    if not effort.spend(len(ours) * len(theirs) * min(len(ours), len(theirs))):
+        return
     exact = SequenceMatcher(a=[encode(s) for s in ours], b=[encode(s) for s in theirs], autojunk=False)
     for tag, i, j, k, m in exact.get_opcodes():
         if tag == "equal":

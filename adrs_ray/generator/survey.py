@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from adrs_ray.generator.scope import Function, ScopeNode
 from adrs_ray.program import is_idle
@@ -74,6 +75,11 @@ class Survey:
         """(qualified name, function, scopes round it), also those outside evolve blocks."""
         self._blocks = blocks
         self._suite(tree.body, _Context(tree, "body", "", (tree,), None, inside=False))
+
+    @cached_property
+    def function_names(self) -> frozenset[str]:
+        """Names of all functions and methods."""
+        return frozenset(function.name for _, function, _ in self.functions)
 
     def _inside(self, node: ast.stmt | ast.expr) -> bool:
         first, last = first_line(node), node.end_lineno or node.lineno
