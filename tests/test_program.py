@@ -13,6 +13,7 @@ from adrs_ray.program import (
     describe,
     evolve_blocks,
     fingerprint,
+    parse,
     split_lines,
     syntax_problem,
 )
@@ -174,3 +175,41 @@ def test_distance_is_symmetric_and_between_0_and_1(a, b):
     assert 0 <= there <= 1
     if block_tokens(a) == block_tokens(b):
         assert there == 0
+
+
+def nested_finally(depth: int) -> str:
+    """Each `finally` block is compiled twice, and with it those inside."""
+    lines = ["def f():"]
+    for level in range(1, depth + 1):
+        lines += [" " * level + "try: a()", " " * level + "finally:"]
+    return "\n".join([*lines, " " * (depth + 1) + "b()", ""])
+
+
+def test_nested_finally_blocks_are_not_compiled_here() -> None:
+    """18 of them took the compiler 0.8 GB and 5 s, one more twice that."""
+    assert syntax_problem(nested_finally(5)) is None
+    assert syntax_problem(nested_finally(19)) == "`finally` blocks are nested too deeply"
+    leaving = "def f(x):\n try:\n" + "  if x: return\n" * 300 + " finally:\n" + "  a()\n" * 300
+    assert syntax_problem(leaving) == "`finally` blocks are nested too deeply"
+    honest = "def f(x):\n try:\n  for i in x:\n   if i: return i\n finally:\n  x.close()\n"
+    assert syntax_problem(honest * 200) is None
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["x = [" + "0," * 60_000 + "]\n", "#" + "x" * 10**7, "a;" * 60_000, "def f():\n return f'" + "{a}" * 6_000 + "'\n"],
+    ids=["list", "comment", "statements", "f-string"],
+)
+def test_programs_too_long_for_the_trusted_process_are_refused(source: str) -> None:
+    """A syntax tree takes some 200 bytes per character, an f-string time quadratic in its length."""
+    for refused in (parse, fingerprint):
+        with pytest.raises(SyntaxError, match=r"more than 100000|too long"):
+            refused(source)
+    assert syntax_problem(source) is not None
+
+
+def test_a_long_template_is_no_long_fstring() -> None:
+    template = 'def f(x):\n    return f"""' + "words " * 5_000 + '{x} {x!r}"""\n'
+    source = template + "SET = {" + "1," * 5_000 + "}\n" + "A = {}\n" * 400
+    assert syntax_problem(source) is None
+    assert fingerprint(source)

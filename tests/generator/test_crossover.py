@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from adrs_ray.generator.crossover import CROSSOVERS
+from adrs_ray.generator.crossover import _ALIGNMENT_STEPS, CROSSOVERS, _aligned, _Effort
 from adrs_ray.generator.draft import Draft
+from adrs_ray.program import parse
 
 
 def outcomes(name: str, receiver: str, donor: str, draws: int = 60) -> set[str]:
@@ -81,3 +82,13 @@ def test_transplant_never_brings_definitions_or_imports():
     made = outcomes("transplant", OURS, "def g(a):\n    import os\n    def h(): return 1\n")
     assert made
     assert all("return 1" in text and "def h" not in text and "import" not in text for text in made)
+
+
+def test_programs_of_thousands_of_equal_statements_are_not_aligned() -> None:
+    """Aligning two lists of equal statements takes the cube of their length: 5,000 of them took half a minute."""
+    trees = [parse("a = 1\n" * n).body for n in (40, 400)]
+    assert list(_aligned(trees[0], trees[1], _Effort(_ALIGNMENT_STEPS)))
+    assert not list(_aligned(trees[1], trees[1] + trees[0], _Effort(_ALIGNMENT_STEPS)))
+    effort = _Effort(40**3 + 10)
+    assert list(_aligned(trees[0], trees[0][1:], effort))
+    assert not list(_aligned(trees[0], trees[0][1:], effort)), "what was spent is gone"

@@ -39,10 +39,10 @@ def call(number, *args):
 NR = {
     "x86_64": dict(ptrace=101, unshare=272, bpf=321, userfaultfd=323, mount=165, keyctl=250, vm_readv=310, clone=56,
                    perf=298, uring=425, memfd=319, pidfd_open=434, seccomp=317, pidfd_getfd=438, tkill=200,
-                   setns=308, open_by_handle=304),
+                   setns=308, open_by_handle=304, exit=60, fallocate=285, cachestat=451),
     "aarch64": dict(ptrace=117, unshare=97, bpf=280, userfaultfd=282, mount=40, keyctl=219, vm_readv=270, clone=220,
                     perf=241, uring=425, memfd=279, pidfd_open=434, seccomp=277, pidfd_getfd=438, tkill=130,
-                    setns=268, open_by_handle=265),
+                    setns=268, open_by_handle=265, exit=93, fallocate=47, cachestat=451),
 }[os.uname().machine]
 """
 
@@ -217,6 +217,20 @@ CORPUS: tuple[Hostile, ...] = (
         """),
         FailureKind.VIOLATION,
     ),
+    Hostile(
+        "the 32-bit way into the kernel",
+        _solve("""
+            import mmap
+
+            if os.uname().machine != "x86_64":
+                os.kill(os.getpid(), signal.SIGSYS)
+            page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+            page.write(bytes.fromhex("b814000000cd80c3"))  # mov eax, 20 (getpid); int 0x80; ret
+            ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
+            return answer(x, breach=True)
+        """),
+        FailureKind.VIOLATION,
+    ),
     _denied_call("perf_event_open", "NR['perf'], 0, 0, -1, -1, 0", "perf_event_open"),
     _denied_call("io_uring", "NR['uring'], 8, 0", "io_uring_setup"),
     _denied_call("memory files", "NR['memfd'], b'note', 0", "memfd_create"),
@@ -285,6 +299,7 @@ CORPUS: tuple[Hostile, ...] = (
         """),
         FailureKind.TIMEOUT,
     ),
+    Hostile("stops itself", _solve("os.kill(os.getpid(), signal.SIGSTOP)"), FailureKind.TIMEOUT),
     Hostile("stdout flood", _solve("while True:\n    print('x' * 10000)"), FailureKind.OUTPUT, says="printed"),
     Hostile("stderr flood", _solve("while True:\n    os.write(2, b'x' * 65536)"), FailureKind.OUTPUT, says="printed"),
     Hostile(
@@ -315,6 +330,110 @@ CORPUS: tuple[Hostile, ...] = (
         says="files written",
     ),
     Hostile(
+        "scratch flood from behind an ended main thread",
+        _solve("""
+            def hold():
+                time.sleep(0.2)
+                kept = []
+                for i in range(60):
+                    kept.append(open("file", "wb"))
+                    kept[-1].write(bytes(900_000))
+                    kept[-1].flush()
+                    os.unlink("file")
+                    time.sleep(0.01)
+                time.sleep(60)
+
+            threading.Thread(target=hold).start()
+            call(NR["exit"], 0)
+        """),
+        FailureKind.OUTPUT,
+        says="files written",
+    ),
+    Hostile(
+        "scratch flood hidden in a socket",
+        _solve("""
+            near, far = socket.socketpair()
+            sent = 0
+            while sent < 40:
+                file = os.open("file", os.O_CREAT | os.O_RDWR)
+                os.write(file, bytes(900_000))
+                os.unlink("file")
+                try:
+                    socket.send_fds(near, [b"x"], [file])
+                except PermissionError:
+                    break
+                os.close(file)
+                sent += 1
+            return answer(x, breach=sent > 0)
+        """),
+        None,
+        ("sendmsg",),
+    ),
+    Hostile(
+        "scratch flood among files that come and go",
+        _solve("""
+            def churn(name):
+                while True:
+                    for i in range(20):
+                        os.close(os.open(f"{name}{i}", os.O_CREAT | os.O_WRONLY))
+                    for i in range(20):
+                        os.unlink(f"{name}{i}")
+
+            for name in "ab":
+                threading.Thread(target=churn, args=(name,), daemon=True).start()
+            for i in range(10**6):
+                with open(f"kept{i}", "wb") as file:
+                    file.write(bytes(100_000))
+            return answer(x, breach=True)
+        """),
+        FailureKind.OUTPUT,
+        says="files written",
+    ),
+    _denied_call("space without writing", "NR['fallocate'], os.open('f', os.O_CREAT | os.O_RDWR), 0, 0, 900_000"),
+    # words to the next candidate
+    _denied(
+        "generation number of the scratch folder",
+        "__import__('fcntl').ioctl(os.open('.', os.O_RDONLY), 0x40087602, bytes(8))",
+        "ioctl",
+    ),
+    _denied(
+        "flags of the scratch folder",
+        "__import__('fcntl').ioctl(os.open('.', os.O_RDONLY), 0x40086602, bytes(8))",
+        "ioctl",
+    ),
+    _denied(
+        "write hint of a library's file",
+        "__import__('fcntl').fcntl(open(os.__file__), 1036, bytes([4, *bytes(7)]))",
+        "fcntl",
+    ),
+    Hostile(
+        "page cache of a library's file",
+        _solve("""
+            file = os.open(os.__file__, os.O_RDONLY)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            told = passes(lambda: os.preadv(file, [bytearray(1)], 0, os.RWF_NOWAIT))
+            asked, found = ctypes.create_string_buffer(16), ctypes.create_string_buffer(40)
+            told |= call(NR["cachestat"], file, asked, found, 0) == 0
+            mapped = libc.mmap
+            mapped.restype = ctypes.c_void_p
+            page = mapped(None, ctypes.c_size_t(4096), 1, 1, file, ctypes.c_long(0))
+            told |= libc.mincore(ctypes.c_void_p(page), ctypes.c_size_t(4096), ctypes.create_string_buffer(1)) == 0
+            return answer(x, breach=told)
+        """),
+        None,
+        ("cachestat", "mincore", "preadv2"),
+    ),
+    Hostile(
+        "size of the folder of the candidate before",
+        _solve("""
+            grown = os.stat(".").st_size > 4096
+            for i in range(120):
+                open("n" * 200 + str(i), "w").close()
+            return answer(x, breach=grown)
+        """),
+        None,
+    ),
+    Hostile(
         "one large file",
         _solve("return answer(x, breach=passes(lambda: open('big', 'wb').write(bytes(3_000_000))))"),
         None,
@@ -337,6 +456,8 @@ CORPUS: tuple[Hostile, ...] = (
         _solve("a = []\nfor _ in range(100_000):\n    a = [a]\nreturn a"),
         FailureKind.OUTPUT,
     ),
+    Hostile("many values", _solve("return [0] * 500_000 + [0.5] * 100_000"), FailureKind.OUTPUT),
+    Hostile("empty array as long as memory", _solve("return np.zeros((2**39, 0))"), FailureKind.OUTPUT),
     Hostile("huge integer", _solve("return 10**5000"), FailureKind.OUTPUT),
     Hostile(
         "deep recursion",
@@ -416,6 +537,33 @@ CORPUS: tuple[Hostile, ...] = (
             body = b'{"ok":45.0,"denied":{}}'
             body = len(body).to_bytes(4, "big") + body
             os.write(3, len(body).to_bytes(4, "big") + nonce + body)
+            return answer(x)
+        """),
+        FailureKind.REWARD_HACKING,
+        says="forged",
+    ),
+    Hostile(
+        "a result before the question",
+        _solve("return answer(x)")
+        + textwrap.dedent("""
+
+            frame = sys._getframe()
+            while "nonce" not in frame.f_locals:
+                frame = frame.f_back
+            body = b'{"ok":45.0,"denied":{}}'
+            body = len(body).to_bytes(4, "big") + body
+            os.write(3, len(body).to_bytes(4, "big") + frame.f_locals["nonce"] + body)
+        """),
+        FailureKind.REWARD_HACKING,
+        says="forged",
+    ),
+    Hostile(
+        "empty array as long as memory, forged",
+        _solve("""
+            for module in list(sys.modules.values()):
+                if hasattr(module, "receive_frame") and hasattr(module, "encode"):
+                    text = b'{"ok":{"__array__":["<f8",[549755813888,0]]}}'
+                    module.encode = lambda *a: len(text).to_bytes(4, "big") + text
             return answer(x)
         """),
         FailureKind.REWARD_HACKING,

@@ -71,11 +71,13 @@ def test_scores_are_those_of_this_process() -> None:
 
 
 def test_failures_have_the_right_kind() -> None:
-    short, shapeless, wrong_id, syntax = verdicts(
+    short, shapeless, wrong_id, syntax, surrogate, neither = verdicts(
         answering("list(range(n - 1))"),
         answering("None"),
         "def get_best_schedule(workload, num_seqs):\n    return workload.get_opt_seq_cost([500]), []\n",
         "def get_best_schedule(:",
+        "text = '\ud800'\n" + TASK.seed_source,
+        "def best_schedule(workload, num_seqs):\n    return 0, []\n",
     )
     assert isinstance(short, Failure)
     assert (short.kind, short.case) == (FailureKind.INVALID, "train-0")
@@ -86,8 +88,12 @@ def test_failures_have_the_right_kind() -> None:
     assert wrong_id.kind is FailureKind.CRASH
     assert "sequence[0] is 500, expected an id in 0..99" in wrong_id.detail
     assert "workload.get_opt_seq_cost([500])" in wrong_id.artifacts["traceback"]
-    assert isinstance(syntax, Failure)
-    assert syntax.kind is FailureKind.SYNTAX
+    for unreadable in (syntax, surrogate):
+        assert isinstance(unreadable, Failure)
+        assert unreadable.kind is FailureKind.SYNTAX
+    assert isinstance(neither, Failure)
+    assert neither.kind is FailureKind.INTERFACE
+    assert neither.detail.startswith("the program defines neither get_best_schedule")
 
 
 def test_candidates_may_compile_but_not_reach_the_judge() -> None:
