@@ -101,15 +101,17 @@ def _probe(python: str, forbidden: list[str], needed: list[str]) -> dict[str, An
 
 
 def clean_environment(python: str, threads: int) -> dict[str, str]:
-    """The whole environment of a fork server: nothing of ours is inherited. Hashes of strings are the same in each."""
-    counts = dict.fromkeys(
-        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads)
-    )
+    """The whole environment of a fork server: nothing of ours is inherited. Hashes of strings are the same in each.
+
+    OpenBLAS alone starts its threads when numpy is imported, before the fork, which would lose them: it has one.
+    """
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
     return {
         "PATH": f"{os.path.dirname(python) or '/usr/bin'}:/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "PYTHONHASHSEED": "0",
         "NUMBA_CACHE_DIR": str(_numba_cache()),
+        "OPENBLAS_NUM_THREADS": "1",
         **counts,
     }
 

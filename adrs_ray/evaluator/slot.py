@@ -71,7 +71,7 @@ class ForkServer:
             raise
 
     def _spawn(self, task: Task, confinement: Confinement, theirs: socket.socket) -> subprocess.Popen[bytes]:
-        blas_threads = max(1, min(int(task.spec.cpus), self.limits.threads))
+        library_threads = max(1, min(int(task.spec.cpus), self.limits.threads))
         command = [confinement.python, "-s", "-P", "-B", str(BOOTSTRAP), "serve", str(theirs.fileno())]
         if confinement.bubblewrap:
             command = [*_bubblewrap(confinement, task, str(self.scratch.home)), *command, "0"]
@@ -82,7 +82,7 @@ class ForkServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._stderr,
-            env=clean_environment(confinement.python, blas_threads),
+            env=clean_environment(confinement.python, library_threads),
             cwd="/",
             pass_fds=[theirs.fileno()],
             start_new_session=True,

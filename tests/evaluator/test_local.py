@@ -324,3 +324,13 @@ def solve(x):
     verdict = evaluate_once(task, source, "train", EvaluatorConfig(slots=1, sandbox="strict"))
     assert isinstance(verdict, Evaluation), verdict
     assert len(verdict.cases) == 12
+
+
+def test_a_task_of_several_cpus_is_served(tmp_path: Path) -> None:
+    source = "import os\nimport numpy as np\n\ndef solve(x):\n    print(os.environ['OMP_NUM_THREADS'])\n" + (
+        "    return float((x[None, :] @ np.ones((10, 1)))[0, 0])\n"
+    )
+    task = write_task(tmp_path, extra="cpus: 3.0\npreload: [numpy]")
+    verdict = evaluate_once(task, source, "train", EvaluatorConfig(slots=1))
+    assert isinstance(verdict, Evaluation), verdict
+    assert set(verdict.artifacts["stdout"].split()) == {"3"}
