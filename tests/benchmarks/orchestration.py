@@ -24,7 +24,7 @@ from adrs_ray.config import GeneratorConfig, RunConfig, override
 from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.generator import GenerationRequest
 from adrs_ray.ledger import Ledger
-from adrs_ray.runner import IslandLoop
+from adrs_ray.local import LocalHost
 from adrs_ray.search import Search, Seed, StopSwitch
 from adrs_ray.storage.runfolder import RunFolder
 from adrs_ray.storage.sqlite import SqliteJournal
@@ -98,15 +98,12 @@ def measure_local(candidates: int, folder: Path) -> Measured:
         journal = SqliteJournal.open(run.journal)
         ledger = await Ledger.open(journal, config)
         evaluator = ConstantEvaluator()
-
-        class Host:
-            async def run_island(self, number: int) -> None:
-                await IslandLoop(number, config, SEED, ConstantModel(), evaluator, ledger).run()
+        host = LocalHost(config, SEED, ConstantModel(), evaluator, ledger)
 
         def sample(status: Any) -> None:
             samples.append((status.candidates, {0: ("all in one process", time.process_time())}))
 
-        search = Search(trivial_task(), config, run, ledger, evaluator, Host(), sample, StopSwitch())
+        search = Search(trivial_task(), config, run, ledger, evaluator, host, sample, StopSwitch())
         await search.run([Seed(SEED, "seed")])
         await journal.close()
 
