@@ -104,7 +104,8 @@ class Island:
         try:
             fingerprint = program.fingerprint(completion.text)
         except SyntaxError as error:
-            return Failure(FailureKind.SYNTAX, f"line {error.lineno}: {error.msg}")
+            where = "" if error.lineno is None else f"line {error.lineno}: "
+            return Failure(FailureKind.SYNTAX, f"{where}{error.msg}")
         first = self._seen.get(fingerprint)
         if first is not None:
             return Failure(FailureKind.DUPLICATE, f"the same program as {first}")
