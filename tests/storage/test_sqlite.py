@@ -356,7 +356,7 @@ me@host: /mnt/with\\040space fuse.sshfs rw 0 0
 @pytest.mark.parametrize(
     ("folder", "kind"),
     [
-        ("/work/runs", "ext4"),
+        ("/scratch/runs", "ext4"),
         ("/home/ann/runs", "nfs4"),
         ("/homes/ann", "ext4"),
         ("/home/ann/scratch/run", "tmpfs"),
