@@ -45,10 +45,10 @@ unit:
 	$(BIN)/python -m pytest -q
 
 bench: install
-	$(BIN)/python tests/benchmarks/jail_overhead.py
-	$(BIN)/python tests/benchmarks/journal.py
-	$(BIN)/python tests/benchmarks/txn_kernel.py
-	$(BIN)/python tests/benchmarks/orchestration.py
+	$(BIN)/python -m tests.benchmarks.jail_overhead
+	$(BIN)/python -m tests.benchmarks.journal
+	$(BIN)/python -m tests.benchmarks.txn_kernel
+	$(BIN)/python -m tests.benchmarks.orchestration --ray
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

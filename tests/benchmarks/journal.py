@@ -1,6 +1,6 @@
 """What the journal costs: durable events/s, CPU per event, megabytes per 1,000 candidates, replay.
 
-    python tests/benchmarks/journal.py [--candidates 2000] [--appenders 8] [--folder .]
+    python -m tests.benchmarks.journal [--candidates 2000] [--appenders 8] [--folder .]
 
 Every append is fsynced to `--folder`'s disk. A candidate is what a run records: GENERATED with a program of 4 kB in one
 append, MEASURED (8 cases of 3 metrics) and ADMITTED in a second; one in four is REJECTED at once, with no program kept.

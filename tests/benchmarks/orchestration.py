@@ -1,6 +1,6 @@
 """What the orchestration costs: CPU per candidate of runner + island + journal (+ Ray), on a trivial task.
 
-    python tests/benchmarks/orchestration.py [--candidates 5000] [--ray]
+    python -m tests.benchmarks.orchestration [--candidates 5000] [--ray]
 
 The generator answers in constant time (a new literal in a five-line program), the evaluator answers at once and runs
 nothing (jail off, no fork), the journal is SQLite with fsync in a temporary folder. CPU is counted from the second
