@@ -7,7 +7,6 @@ the file that the task reads. Whatever comes from outside is accepted by checksu
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pooch
 
 from adrs_ray.errors import UsageError
 from adrs_ray.private_import import import_private
+from adrs_ray.storage.runfolder import write_atomically
 from adrs_ray.task import DataFile, builtin_tasks, data_dirs, data_file, read_spec
 
 TIMEOUT_S = 60.0
@@ -88,7 +88,7 @@ def _fetch(folder: Path, file: DataFile) -> Path:
     if found != file.sha256:
         raise UsageError(f"{file.url} has changed: it gives sha256 {found}; {_by_hand(file, target)}")
     try:
-        _place(data, target)
+        write_atomically(target, data)
     except OSError as error:
         raise UsageError(f"cannot write {target}: {_one_line(error)}") from error
     return target
@@ -108,21 +108,6 @@ def _download(file: DataFile, target: Path) -> bytes:
             reason = f"{type(error).__name__}: {_one_line(error)[:120]}"
             raise UsageError(f"cannot fetch {file.url} ({reason}); {_by_hand(file, target)}") from error
         return Path(fetched).read_bytes()
-
-
-def _place(data: bytes, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _by_hand(file: DataFile, target: Path) -> str:

@@ -59,11 +59,6 @@ class Island:
     def archive(self) -> GridArchive:
         return self._archive
 
-    @property
-    def next_decision(self) -> int:
-        """The number of the decision that the next `ask` takes."""
-        return self._unfinished[0] if self._unfinished else self._next_decision
-
     def ask(self) -> Proposal:
         """Decide what to try next.
 

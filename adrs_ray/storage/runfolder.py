@@ -211,16 +211,16 @@ def post_command(folder: RunFolder, kind: str, body: Mapping[str, Any]) -> str:
     return command
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file's content: readers, and whoever looks after a crash, see the old text or the new one.
 
-    Durable when it returns. Lone surrogates are written as they are. Raises OSError.
+    Durable when it returns. Lone surrogates of a text are written as they are. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode("utf-8", "surrogatepass"))
+            file.write(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
             file.flush()
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
