@@ -1,7 +1,8 @@
 """Recorded data of the tasks: what there is, where it lies, and fetching it from its public source.
 
-A task folder may have `convert.py` with `convert(raw: bytes) -> bytes`, which turns what the public source holds into
-the file that the task reads. Whatever comes from outside is accepted by checksum only.
+A task folder may have `convert.py` with `convert(file: str, raw: bytes) -> bytes`, which turns what the public source
+of a file (named as in task.yaml) holds into the file that the task reads. Whatever comes from outside is accepted by
+checksum only.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _fetch(folder: Path, file: DataFile) -> Path:
     target = data_dirs()[-1] / file.file
     raw = _download(file, target)
     try:
-        data = import_private(folder, "convert").convert(raw) if (folder / "convert.py").is_file() else raw
+        data = import_private(folder, "convert").convert(file.file, raw) if (folder / "convert.py").is_file() else raw
     except (ValueError, SyntaxError) as error:
         raise UsageError(
             f"{file.url} is not what was expected ({_one_line(error)}); {_by_hand(file, target)}"

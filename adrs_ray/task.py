@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import linear_regression
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import yaml
@@ -36,6 +37,7 @@ __all__ = [
     "Metric",
     "RewardHacking",
     "Split",
+    "Scoring",
     "Task",
     "TaskSpec",
     "UsageError",
@@ -43,11 +45,18 @@ __all__ = [
     "data_file",
     "import_private",
     "load_task",
+    "quality",
 ]
 
 Split: TypeAlias = Literal["train", "validation", "test", "stress"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "stress")
 """`train` is seen by the search, `validation` picks the champion, `test` is scored once, `stress` is odd and larger."""
+
+Scoring: TypeAlias = Literal["sound", "paper"]
+"""`sound`: by judge.py, what searches use. `paper`: by paper.py, the public evaluator's figures, faults included."""
+
+LEVELS = ("weak", "medium", "strong")
+"""Of seed programs and hints: a start that is too good leads nowhere else, one that is too weak costs candidates."""
 
 
 class InvalidOutput(Exception):
@@ -137,6 +146,13 @@ class DataFile(_Strict):
     provides: str
 
 
+class PublicEvaluator(_Strict):
+    """What one verdict of the public evaluator costs, for `adrs bench tasks`."""
+
+    cpu_s: float = Field(gt=0, description="CPU seconds of one verdict on the seed")
+    source: str = Field(description="where the figure is from")
+
+
 class TaskSpec(_Strict):
     """`task.yaml`."""
 
@@ -153,6 +169,11 @@ class TaskSpec(_Strict):
     cpus: float = Field(default=1.0, gt=0)
     splits: tuple[Split, ...] = SPLITS
     data: tuple[DataFile, ...] = ()
+    headline: str | None = Field(default=None, description="the metric that readers know the task by")
+    trivial: str | None = Field(default=None, description="baseline below which a program is of no use")
+    best_human: str | None = Field(default=None, description="best baseline that people have published or wrote here")
+    bound: str | None = Field(default=None, description="how the metric score_bound, which no program beats, was found")
+    public_evaluator: PublicEvaluator | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -174,6 +195,7 @@ class Task:
     judge_factory: Callable[[], Judge] = field(repr=False)
     foreign: Mapping[str, Any] = field(default_factory=dict)
     """For an OpenEvolve-style folder: what its adapter must know (file names, stages, thresholds)."""
+    scoring: Scoring = "sound"
 
     @property
     def name(self) -> str:
@@ -215,6 +237,18 @@ class Task:
         """Baseline programs by name: `baselines/*.py`, sorted."""
         return {p.stem: p for p in sorted((self.folder / "baselines").glob("*.py")) if p.stem != "__init__"}
 
+    def seeds(self) -> dict[str, Path]:
+        """Seed programs by level: `seeds/weak.py`, `medium.py`, `strong.py`, those that there are."""
+        return {level: path for level in LEVELS if (path := self.folder / "seeds" / f"{level}.py").is_file()}
+
+    def hints(self) -> dict[str, Path]:
+        """Hints for models by level: `hints/weak.md`, `medium.md`, `strong.md`, those that there are."""
+        return {level: path for level in LEVELS if (path := self.folder / "hints" / f"{level}.md").is_file()}
+
+    def programs(self) -> dict[str, Path]:
+        """What has a name here: the seeds by level, then the baselines. `seed` is the medium one."""
+        return {**self.seeds(), **self.baselines()}
+
 
 def repository_root() -> Path:
     """The folder that holds `adrs_ray`, `cluster` and `tasks` side by side."""
@@ -227,24 +261,27 @@ def builtin_tasks() -> dict[str, Path]:
     return {p.parent.name: p.parent for p in sorted(root.glob("*/task.yaml"))}
 
 
-def load_task(name_or_folder: str | os.PathLike[str]) -> Task:
+def load_task(name_or_folder: str | os.PathLike[str], scoring: Scoring = "sound") -> Task:
     """Load a built-in task by name, or a folder: native (`task.yaml`) or OpenEvolve-style (`evaluator.py`).
 
-    Raises UsageError with one line when nothing of that name exists or the folder cannot be used.
+    With `scoring` paper the task's paper.py judges in place of judge.py. Raises UsageError with one line when nothing
+    of that name exists, the folder cannot be used, or it has no paper.py.
     """
     text = os.fspath(name_or_folder)
     builtin = builtin_tasks()
     if text in builtin:
-        return _load_native(builtin[text])
+        return _load_native(builtin[text], scoring)
     folder = Path(text).expanduser()
     if not os.path.isdir(folder):
         raise UsageError(f"no task {text!r}: neither a folder nor a built-in task ({', '.join(builtin) or 'none'})")
     folder = folder.resolve()
     if (folder / "task.yaml").is_file():
-        return _load_native(folder)
+        return _load_native(folder, scoring)
     from adrs_ray.openevolve import is_openevolve_folder, load_openevolve
 
     if is_openevolve_folder(folder):
+        if scoring == "paper":
+            raise UsageError(f"{folder} is scored by its own evaluator.py: `paper` is for tasks with a paper.py")
         return load_openevolve(folder)
     raise UsageError(
         f"{folder} is no task folder: it needs task.yaml (see `adrs task new NAME`), "
@@ -252,8 +289,11 @@ def load_task(name_or_folder: str | os.PathLike[str]) -> Task:
     )
 
 
-def _load_native(folder: Path) -> Task:
+def _load_native(folder: Path, scoring: Scoring) -> Task:
     spec = read_spec(folder / "task.yaml")
+    judge = "judge" if scoring == "sound" else "paper"
+    if not (folder / f"{judge}.py").is_file() and scoring == "paper":
+        raise UsageError(f"task {spec.name} has no paper.py: it is scored `sound` only")
     for needed in ("seed.py", "judge.py", "adapter.py"):
         if not (folder / needed).is_file():
             raise UsageError(f"{folder} lacks {needed}: run `adrs task check {folder}` for all that is missing")
@@ -263,7 +303,8 @@ def _load_native(folder: Path) -> Task:
         kind="native",
         seed_source=read_program(folder / "seed.py"),
         adapter_path=folder / "adapter.py",
-        judge_factory=lambda: _load_judge(folder),
+        judge_factory=lambda: _load_judge(folder, judge),
+        scoring=scoring,
     )
 
 
@@ -327,17 +368,53 @@ def register_for_messages(model: type[BaseModel]) -> type[BaseModel]:
     return model
 
 
-def _load_judge(folder: Path) -> Judge:
+def _load_judge(folder: Path, name: str) -> Judge:
+    path = folder / f"{name}.py"
     try:
-        module = import_private(folder, "judge")
+        module = import_private(folder, name)
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"{folder / 'judge.py'} does not import: {type(error).__name__}: {error}") from error
+        raise UsageError(f"{path} does not import: {type(error).__name__}: {error}") from error
     missing = [name for name in ("cases", "score", "combine") if not callable(getattr(module, name, None))]
     if missing:
-        raise UsageError(f"{folder / 'judge.py'} must define {', '.join(missing)} (see `adrs task new`)")
+        raise UsageError(f"{path} must define {', '.join(missing)} (see `adrs task new`)")
     return cast(Judge, module)
+
+
+_MEASURABLE_CPU_S = 1e-3
+
+
+def quality(
+    results: Sequence[CaseResult], value: str, direction: Literal["min", "max"] = "max", size: str | None = None
+) -> dict[str, float]:
+    """What every verdict tells beside the score; `value` and `size` name metrics of the cases.
+
+    - `correctness`: share of the cases whose answer kept all rules. 1 wherever there is a score at all: the first
+      broken rule ends a verdict.
+    - `cpu_s`, `cpu_s_per_case`: the candidate's CPU seconds, summed and mean.
+    - `cpu_growth`: exponent b of CPU time ~ size^b, least squares in logarithms over cases of a millisecond or more;
+      left out when there are fewer than three of them or all have one size.
+    - `worst_decile`: mean of `value` over the worst tenth of the cases, at least one.
+    """
+    cpu_s = [result.cpu_s for result in results]
+    ranked = sorted((result.metrics[value] for result in results), reverse=direction == "min")
+    worst = ranked[: max(1, math.ceil(len(ranked) / 10))]
+    metrics = {
+        "correctness": 1.0,
+        "cpu_s": sum(cpu_s),
+        "cpu_s_per_case": sum(cpu_s) / len(cpu_s),
+        "worst_decile": sum(worst) / len(worst),
+    }
+    if size is not None:
+        points = [
+            (math.log(result.metrics[size]), math.log(result.cpu_s))
+            for result in results
+            if result.cpu_s >= _MEASURABLE_CPU_S and result.metrics[size] > 0
+        ]
+        if len(points) >= 3 and len({x for x, _ in points}) > 1:
+            metrics["cpu_growth"] = linear_regression(*zip(*points, strict=True)).slope
+    return metrics
 
 
 def data_dirs() -> list[Path]:

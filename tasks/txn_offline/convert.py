@@ -11,8 +11,8 @@ import json
 _NAMES = ("WORKLOAD_1", "WORKLOAD_2", "WORKLOAD_3")
 
 
-def convert(raw: bytes) -> bytes:
-    """The bytes of `txn_workloads.json` from those of the public `workloads.py`.
+def convert(file: str, raw: bytes) -> bytes:
+    """The bytes of `file` (`txn_workloads.json`) from those of the public `workloads.py`.
 
     Each of WORKLOAD_1 to _3 may be a dict literal or a string that holds one (JSON or Python). Raises ValueError naming
     what is missing or no workload.

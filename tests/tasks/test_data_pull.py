@@ -108,7 +108,7 @@ def test_a_changed_source_is_refused_and_leaves_nothing(source, message, served,
 def test_a_source_is_never_executed(tmp_path) -> None:
     convert = import_private(FOLDER, "convert").convert
     trap = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
-    assert convert((trap + DICTS).encode()) == CONVERTED
+    assert convert("txn_workloads.json", (trap + DICTS).encode()) == CONVERTED
     assert not (tmp_path / "ran").exists()
 
 
@@ -173,4 +173,4 @@ def test_the_recorded_file_is_in_the_form_that_convert_writes() -> None:
     if path is None:
         pytest.skip("needs txn_workloads.json: set ADRS_DATA_DIR or run `adrs data pull txn_offline`")
     source = "".join(f"{name} = {json.dumps(texts)!r}\n" for name, texts in json.loads(path.read_bytes()).items())
-    assert import_private(FOLDER, "convert").convert(source.encode()) == path.read_bytes()
+    assert import_private(FOLDER, "convert").convert("txn_workloads.json", source.encode()) == path.read_bytes()
