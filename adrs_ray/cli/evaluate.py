@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from adrs_ray.candidate import Verdict
+    from adrs_ray.task import Task
 
 
 def register(root: typer.Typer) -> None:
@@ -20,8 +21,13 @@ def register(root: typer.Typer) -> None:
 
 def evaluate(
     task: Annotated[str, typer.Argument(help="Built-in task or task folder.")],
-    program: Annotated[str, typer.Argument(help="A program file, `seed`, or a baseline of the task.")],
+    program: Annotated[
+        str, typer.Argument(help="A program file, `seed`, a seed's level (weak, medium, strong) or a baseline's name.")
+    ],
     split: Annotated[str, typer.Option(help="train, validation, test or stress.")] = "train",
+    scoring: Annotated[
+        str, typer.Option(help="sound, as searches do, or paper: the public evaluator's figures, faults included.")
+    ] = "sound",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     sandbox: Annotated[str, typer.Option(help="strict, or unsafe: no jail, the verdict says so.")] = "strict",
     python: Annotated[str | None, typer.Option(help="Interpreter that runs the program.")] = None,
@@ -33,36 +39,38 @@ def evaluate(
     from adrs_ray.evaluator.doctor import evaluate_once
     from adrs_ray.task import load_task
 
-    loaded = load_task(task)
+    if scoring not in ("sound", "paper"):
+        raise UsageError(f"--scoring {scoring}: accepted are sound and paper")
+    loaded = load_task(task, "paper" if scoring == "paper" else "sound")
     if split not in loaded.spec.splits:
         raise UsageError(f"--split {split}: {loaded.name} has {', '.join(loaded.spec.splits)}")
     config: EvaluatorConfig = override(
         RunConfig(), {"evaluator.sandbox": sandbox, "evaluator.python": python, "evaluator.slots": 1}
     ).evaluator
-    source = _read_program(loaded.seed_source, loaded.baselines(), program)
+    source = _read_program(loaded.seed_source, loaded.programs(), program)
     # A judge may print; the JSON must stay alone.
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
         verdict = evaluate_once(loaded, source, split, config)
         note = loaded.split_note(split)
     if as_json:
-        typer.echo(json.dumps(_report(loaded.name, split, verdict, note)))
+        typer.echo(json.dumps(_report(loaded, split, verdict, note)))
     else:
-        _print(loaded.name, split, verdict, note)
+        _print(loaded, split, verdict, note)
     if isinstance(verdict, Failure):
         raise typer.Exit(1)
 
 
-def _read_program(seed: str, baselines: dict[str, Path], program: str) -> str:
+def _read_program(seed: str, programs: dict[str, Path], program: str) -> str:
     from adrs_ray.errors import UsageError
 
     path = Path(program).expanduser()
     if not path.is_file():
         if program == "seed":
             return seed
-        if program in baselines:
-            path = baselines[program]
+        if program in programs:
+            path = programs[program]
         else:
-            known = ", ".join(["seed", *baselines])
+            known = ", ".join(["seed", *programs])
             raise UsageError(f"no program {program!r}: neither a file nor one of {known}")
     try:
         return path.read_text(encoding="utf-8")
@@ -70,7 +78,7 @@ def _read_program(seed: str, baselines: dict[str, Path], program: str) -> str:
         raise UsageError(f"cannot read {path}: {error}") from None
 
 
-def _report(task: str, split: str, verdict: Verdict, note: str | None) -> dict[str, Any]:
+def _report(task: Task, split: str, verdict: Verdict, note: str | None) -> dict[str, Any]:
     from adrs_ray.candidate import Evaluation, Failure
 
     valid = isinstance(verdict, Evaluation)
@@ -85,8 +93,9 @@ def _report(task: str, split: str, verdict: Verdict, note: str | None) -> dict[s
         else None
     )
     return {
-        "task": task,
+        "task": task.name,
         "split": split,
+        "scoring": task.scoring,
         "split_note": note,
         "valid": valid,
         "score": verdict.score if isinstance(verdict, Evaluation) else None,
@@ -101,7 +110,7 @@ def _report(task: str, split: str, verdict: Verdict, note: str | None) -> dict[s
     }
 
 
-def _print(task: str, split: str, verdict: Verdict, note: str | None) -> None:
+def _print(task: Task, split: str, verdict: Verdict, note: str | None) -> None:
     from rich.table import Table
 
     from adrs_ray.candidate import Failure
@@ -110,11 +119,12 @@ def _print(task: str, split: str, verdict: Verdict, note: str | None) -> None:
     console = table_console()
     if note:
         console.print(f"{split}: {note}")
+    what = f"{task.name} {split}" + (", public scoring" if task.scoring == "paper" else "")
     if isinstance(verdict, Failure):
         where = f" in case {verdict.case}" if verdict.case else ""
-        console.print(f"{task} {split}: no score. {verdict.kind.value}{where}: {verdict.detail}")
+        console.print(f"{what}: no score. {verdict.kind.value}{where}: {verdict.detail}")
     else:
-        console.print(f"{task} {split}: score {verdict.score:.6g}")
+        console.print(f"{what}: score {verdict.score:.6g}")
         metrics = Table("metric", "value")
         for name, value in verdict.metrics.items():
             metrics.add_row(name, f"{value:.6g}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Make and check task folders.", no_args_is_help=True)
+app = typer.Typer(help="Make, check and measure task folders.", no_args_is_help=True)
+
+Folder = Annotated[str, typer.Argument(help="A task folder, or the name of a built-in task.")]
 
 
 def register(root: typer.Typer) -> None:
@@ -15,16 +18,43 @@ def register(root: typer.Typer) -> None:
     root.command("tasks")(list_tasks)
 
 
-def list_tasks() -> None:
-    """List the built-in tasks."""
+def list_tasks(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+) -> None:
+    """List the built-in tasks: scores of seed and best human, the bound, CPU time of a verdict, as last recorded."""
+    from rich.table import Table
+
+    from adrs_ray.cli.console import table_console
+    from adrs_ray.standings import summary
     from adrs_ray.task import builtin_tasks, load_task
 
-    for name in builtin_tasks():
-        typer.echo(f"{name}  {load_task(name).spec.summary}")
+    rows = [summary(load_task(name)) for name in builtin_tasks()]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("task", "what", "known by", "seed", "best human", "bound", "verdict, CPU s")
+    for row in rows:
+        best = _number(row["best_human"])
+        table.add_row(
+            row["task"],
+            row["summary"],
+            row["metric"] or "score",
+            _number(row["seed"]),
+            f"{best} {row['best_human_name']}" if best else "",
+            _number(row["bound"]),
+            _number(row["verdict_cpu_s"], 2),
+        )
+    console = table_console()
+    console.print(table)
+    console.print("Scores on the test split, higher is better; `adrs task standings NAME` measures them anew.")
+
+
+def _number(value: Any, digits: int = 4) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 @app.command()
-def check(folder: Annotated[str, typer.Argument(help="A task folder, or the name of a built-in task.")]) -> None:
+def check(folder: Folder) -> None:
     """Say what a task folder lacks or has wrong; exit code 1 if anything."""
     from adrs_ray.scaffold import check_folder
     from adrs_ray.task import builtin_tasks
@@ -35,6 +65,40 @@ def check(folder: Annotated[str, typer.Argument(help="A task folder, or the name
         typer.echo(f"{finding.level:8}{finding.what}{hint}")
     if any(finding.level in ("missing", "wrong") for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def standings(
+    folder: Folder,
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="Keep them in the folder: standings.json, and README.md between its markers."),
+    ] = False,
+    slots: Annotated[int | None, typer.Option(help="Evaluations at once (default: one per CPU).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Judge all seeds and baselines of a task on all splits, beside the bound."""
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from adrs_ray import standings as module
+    from adrs_ray.cli.console import table_console
+    from adrs_ray.task import load_task
+
+    task = load_task(folder)
+    measured = module.measure(task, slots, told=lambda line: typer.echo(line, err=True))
+    if as_json:
+        typer.echo(json.dumps(asdict(measured)))
+    else:
+        header, rows = module.table(task, measured)
+        table = Table(*header)
+        for row in rows:
+            table.add_row(*row)
+        table_console().print(table)
+    if write:
+        for path in module.write(task, measured):
+            typer.echo(f"wrote {path}", err=True)
 
 
 @app.command()

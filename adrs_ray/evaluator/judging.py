@@ -74,6 +74,7 @@ def judge_program(
         combined = _trusted(_combined, task, results)
         score = _finite("score", combined.score)
         metrics = {name: _finite(name, value) for name, value in combined.metrics.items()}
+        _refuse_beyond_bound(score, metrics)
     except CandidateError as error:
         kind, detail, more = error.kind, error.detail, {"traceback": error.traceback} if error.traceback else {}
     except _JudgeBrokeError as error:
@@ -198,6 +199,16 @@ def _combined(task: Task, results: Sequence[CaseResult]) -> Combined:
     if not isinstance(combined, Combined):
         raise TypeError(f"combine gave a {type(combined).__name__}, expected adrs_ray.task.Combined")
     return combined
+
+
+_BOUND_TOLERANCE = 1e-9
+
+
+def _refuse_beyond_bound(score: float, metrics: Mapping[str, float]) -> None:
+    """`score_bound` is proven: a score above it was not earned."""
+    bound = metrics.get("score_bound")
+    if bound is not None and score > bound + _BOUND_TOLERANCE * max(1.0, abs(bound)):
+        raise CandidateError(FailureKind.REWARD_HACKING, f"the score {score!r} is above the proven bound {bound!r}")
 
 
 def _trusted(call: Any, *args: Any) -> Any:
