@@ -1,0 +1,5 @@
+"""Baseline: hands the readings back."""
+
+
+def run_repair(telemetry, topology):
+    return telemetry
