@@ -3,7 +3,8 @@
 Programs of two styles run: `get_best_schedule(workload, num_seqs) -> (makespan, schedule)`, called once per workload,
 and the public one, `get_random_costs() -> (total makespan, three schedules, ...)`, which builds its workloads from
 `txn_simulator.Workload` and `workloads.WORKLOAD_1` to `_3`. A program with both is run through `get_random_costs`,
-as the public evaluator does. Reported makespans are dropped here; the judge recomputes them.
+as the public evaluator does. What it reports as makespan is handed out beside the schedules: `judge.py` does not read
+it, `paper.py` believes it as the public evaluator does.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def load(source: str) -> Program:
 def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:
     """The candidate's schedules on the workload texts `public["workloads"]`.
 
-    Gives {"schedules": [...]}, a list of ids each; whatever is no schedule comes back as a text that says what it is,
-    for the judge to refuse. Raises InterfaceError, and whatever the candidate raises.
+    Gives {"schedules": [...], "reported": makespan}, schedules being lists of ids and the makespan the sum of those
+    reported; whatever is no schedule or no number comes back as a text that says what it is, for the judge to refuse. Raises InterfaceError, and whatever the candidate raises.
     """
     texts: Sequence[Mapping[str, str]] = public["workloads"]
     with _public_modules(texts):
@@ -60,27 +61,42 @@ def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:
         sys.modules[_MODULE] = module
         try:
             exec(program.code, module.__dict__)
-            return {"schedules": _schedules(module, texts)}
+            schedules, reported = _answers(module, texts)
+            return {"schedules": schedules, "reported": reported}
         finally:
             del sys.modules[_MODULE]
 
 
-def _schedules(module: ModuleType, texts: Sequence[Mapping[str, str]]) -> list[Any]:
+def _answers(module: ModuleType, texts: Sequence[Mapping[str, str]]) -> tuple[list[Any], float | str]:
     if callable(getattr(module, "get_random_costs", None)):
         answer = module.get_random_costs()
         if not isinstance(answer, tuple | list) or len(answer) < 2 or not isinstance(answer[1], tuple | list):
-            return [f"get_random_costs returned {_describe(answer)}, expected (makespan, schedules, ...)"]
-        return [_plain(schedule) for schedule in answer[1]]
+            said = f"get_random_costs returned {_describe(answer)}, expected (makespan, schedules, ...)"
+            return [said], said
+        return [_plain(schedule) for schedule in answer[1]], _number(answer[0])
     if not callable(getattr(module, "get_best_schedule", None)):
         raise InterfaceError("the program defines neither get_best_schedule(workload, num_seqs) nor get_random_costs()")
     schedules: list[Any] = []
+    reported: list[float | str] = []
     for text in texts:
         answer = module.get_best_schedule(Workload(text), NUM_SEQS)
         if isinstance(answer, tuple | list) and len(answer) == 2:
             schedules.append(_plain(answer[1]))
+            reported.append(_number(answer[0]))
         else:
-            schedules.append(f"get_best_schedule returned {_describe(answer)}, expected (makespan, schedule)")
-    return schedules
+            said = f"get_best_schedule returned {_describe(answer)}, expected (makespan, schedule)"
+            schedules.append(said)
+            reported.append(said)
+    said = next((value for value in reported if isinstance(value, str)), "")
+    return schedules, said or sum(value for value in reported if not isinstance(value, str))
+
+
+def _number(value: Any) -> float | str:
+    """A reported makespan; a text says what it is when it is no finite number of a size that can travel."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plain, int | float) and abs(plain) < 1e300:
+        return float(plain)
+    return f"the reported makespan is {_describe(value)}, expected a number"
 
 
 def _plain(schedule: Any) -> list[Any] | str:

@@ -24,7 +24,7 @@ from numba import njit
 READ, WRITE = 0, 1
 
 
-def _compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile now, for one signature, with a cache file of its own per name of this package.
 
     What numba caches can only be loaded where a module of the same name can be imported; under another name (a task
@@ -32,7 +32,7 @@ def _compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., An
     then every process compiles for itself.
     """
 
-    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_now(function: Callable[..., Any]) -> Callable[..., Any]:
         function.__qualname__ = f"{function.__name__}.{__name__}"
         try:
             kernel: Callable[..., Any] = njit(signature, cache=True)(function)
@@ -40,10 +40,10 @@ def _compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., An
             kernel = njit(signature)(function)
         return kernel
 
-    return compiled
+    return compile_now
 
 
-@_compiled("int64(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64)")
+@compiled("int64(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64)")
 def makespan(order, first_op, op_key, op_write, op_position, length, keys):  # type: ignore[no-untyped-def]
     """The tick at which the last of the transactions `order` ends, 0 for an empty order.
 

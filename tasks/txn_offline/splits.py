@@ -30,12 +30,17 @@ def train() -> dict[str, Triple]:
 
 @cache
 def validation() -> dict[str, Triple]:
-    """Four other triples for the choice of a champion."""
+    """Five other triples for the choice of a champion, one of them with 300 transactions per workload."""
     return {
         "validation-0": (ycsb(200), tpcc(201), edges(202)),
         "validation-1": (ycsb(210, ops=14, disorder=0.12), smallbank(211, hot=4), edges(212, side=6, grouped=False)),
         "validation-2": (ycsb(220, theta=1.45, writes=0.65), tpcc(221, warehouses=5, lines=15), taobench(222)),
         "validation-3": (ycsb(230, ops=18), tpcc(231, warehouses=2, payments=0.3), edges(232, side=4, work=9)),
+        "validation-300": (
+            ycsb(240, txns=300, ops=8, theta=1.45),
+            smallbank(241, txns=300, accounts=200),
+            edges(242, txns=300, side=7, grouped=False),
+        ),
     }
 
 
@@ -68,6 +73,11 @@ def stress() -> dict[str, Triple]:
             ycsb(430, txns=60, ops=120, disorder=0.05),
             _mixed_lengths(431),
             smallbank(432, txns=200, hot=2, hot_share=0.9),
+        ),
+        "stress-1000": (
+            ycsb(440, txns=300, ops=24, theta=1.4),
+            smallbank(441, txns=1000, accounts=1000, hot=20),
+            edges(442, txns=500, side=12, grouped=False),
         ),
     }
 

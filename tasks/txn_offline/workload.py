@@ -25,6 +25,9 @@ class Workload:
     A text is a list of ticks separated by blanks: `r-<key>` reads, `w-<key>` writes, `*` passes time. Ids follow the
     order of the mapping, which may also be JSON text. Raises ValueError naming the transaction and the token that is
     none of the three.
+
+    `arrays` is what the kernel reads: first operation of each transaction (and their number), key, kind and position
+    of each operation, length of each transaction, number of keys.
     """
 
     def __init__(self, workload: Mapping[str, str] | str) -> None:
@@ -34,7 +37,7 @@ class Workload:
         keys = {key: i for i, key in enumerate(dict.fromkeys(op[1] for txn in self.txns for op in txn))}
         ops = [op for txn in self.txns for op in txn]
         lengths = [len(text.split()) for text in texts.values()]
-        self._kernel_input = (
+        self.arrays = (
             np.cumsum([0, *(len(txn) for txn in self.txns)], dtype=np.int64),
             np.array([keys[op[1]] for op in ops], dtype=np.int64),
             np.array([WRITE if op[0] == "w" else READ for op in ops], dtype=np.int64),
@@ -51,7 +54,7 @@ class Workload:
         order = np.asarray(sequence)
         if order.dtype != np.int64 or order.ndim != 1 or not order.flags.c_contiguous:
             order = _as_ids(order)
-        total = int(makespan(order, *self._kernel_input))
+        total = int(makespan(order, *self.arrays))
         if total < 0:
             index = -1 - total
             raise ValueError(f"sequence[{index}] is {order[index]}, expected an id in 0..{self.num_txns - 1}")
@@ -60,25 +63,7 @@ class Workload:
     @property
     def longest_txn(self) -> int:
         """Length of the longest transaction in ticks: no order ends earlier."""
-        return int(self._kernel_input[4].max(initial=0))
-
-    def lower_bound(self) -> int:
-        """A makespan in ticks that no order beats: the longest transaction, or what the writes of one key need.
-
-        All writes of a key fall on different ticks, and none of them on a tick of a read of that key. So w writes (and
-        at least one more tick if anything reads it) span at least that many ticks, the first not before the
-        smallest position p of an access, and after the last one its transaction runs on for length - p more.
-        """
-        slots: dict[str, list[int]] = {}
-        read: set[str] = set()
-        for txn in self.txns:
-            for kind, key, position, length in txn:
-                least = slots.setdefault(key, [0, position, length - position])
-                least[:] = [least[0] + (kind == "w"), min(least[1], position), min(least[2], length - position)]
-                if kind == "r":
-                    read.add(key)
-        spans = [before + writes + (key in read) - 1 + after for key, (writes, before, after) in slots.items()]
-        return max([self.longest_txn, *spans])
+        return int(self.arrays[4].max(initial=0))
 
 
 def _parse(name: str, text: str) -> list[Operation]:
