@@ -43,7 +43,7 @@ class FrameParser:
         self._limit = limit
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         self._buffer += data
 
     def next_body(self) -> bytes | None:
@@ -69,24 +69,32 @@ class FrameParser:
         return not self._buffer
 
 
-def receive_frame(channel: socket.socket) -> tuple[bytes, bytes] | None:
-    """(nonce, body) of the next frame, blocking; None at the end of the stream. For the candidate's side."""
-    header = _receive_exactly(channel, _HEADER_BYTES)
-    if header is None:
-        return None
-    body = _receive_exactly(channel, int.from_bytes(header[:4], "big"))
-    return None if body is None else (bytes(header[4:]), bytes(body))
+class FrameReceiver:
+    """Receives frames, blocking, one system call for a small one. For the candidate's side."""
 
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._room = memoryview(bytearray(_MESSAGE_BYTES))
+        self._buffer = bytearray()
 
-def _receive_exactly(channel: socket.socket, size: int) -> bytearray | None:
-    data = bytearray(size)
-    view = memoryview(data)
-    while len(view):
-        got = channel.recv_into(view)
-        if not got:
+    def receive(self) -> tuple[bytes, bytes] | None:
+        """(nonce, body) of the next frame; None at the end of the stream."""
+        if not self._fill(_HEADER_BYTES):
             return None
-        view = view[got:]
-    return data
+        end = _HEADER_BYTES + int.from_bytes(self._buffer[:4], "big")
+        if not self._fill(end):
+            return None
+        nonce, body = bytes(self._buffer[4:_HEADER_BYTES]), bytes(self._buffer[_HEADER_BYTES:end])
+        del self._buffer[:end]
+        return nonce, body
+
+    def _fill(self, size: int) -> bool:
+        while len(self._buffer) < size:
+            got = self._channel.recv_into(self._room)
+            if not got:
+                return False
+            self._buffer += self._room[:got]
+        return True
 
 
 def send_message(sock: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:

@@ -4,8 +4,9 @@ The worker at the other end of the channel trusts nothing from here: the candida
 any of this code. What counts is decided elsewhere: by the jail, by the fork server's accounts, by the judge.
 
 Requests (codec values): {"load": source, "seed": n}, {"run": public, "seed": n}, {"act": observation, "seed": n}
-(the seed of an act after the first is None).
-Replies: {"ok": value, "denied": {...}} or {"fail": kind, "detail": line, "traceback": text, "denied": {...}}.
+(the seed of an act after the first is None); an array alone is the observation of such an act.
+Replies: {"ok": value, "denied": {...}} or {"fail": kind, "detail": line, "traceback": text, "denied": {...}}; an array
+alone is a value, with nothing denied.
 Standard library only: fork servers load this file by its path.
 """
 
@@ -26,8 +27,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from .channel import frame, receive_frame, send_message
-from .codec import UnencodableError, decode, encode
+from .channel import FrameReceiver, frame, send_message
+from .codec import UnencodableError, decode, decode_array, encode, encode_array, is_array
 from .jail import Jail, enter
 from .seccomp import SETUP_FD
 
@@ -119,9 +120,10 @@ def _serve(channel: socket.socket, program: Program) -> None:
     denied = _watch_opens(program)
     loaded: Any = None
     first = True
-    while (received := receive_frame(channel)) is not None:
+    frames = FrameReceiver(channel)
+    while (received := frames.receive()) is not None:
         nonce, body = received
-        request = decode(body, max_values=None)
+        request = {"act": decode_array(body)} if is_array(body) else decode(body, max_values=None)
         del received, body
         if request.get("seed") is not None:
             _seed(request["seed"])
@@ -136,7 +138,8 @@ def _serve(channel: socket.socket, program: Program) -> None:
                 result = program.adapter.run(loaded, request["run"])
             else:
                 result = program.adapter.act(loaded, request["act"])
-            reply = encode({"ok": result, "denied": dict(denied)}, program.output_bytes)
+            alone = None if denied else encode_array(result)
+            reply = alone or encode({"ok": result, "denied": dict(denied)}, program.output_bytes)
         except BaseException as error:  # the boundary: whatever a program raises becomes a reply
             reply = encode({**_describe(error, program), "denied": dict(denied)})
         _flush()
@@ -145,8 +148,10 @@ def _serve(channel: socket.socket, program: Program) -> None:
 
 def _flush() -> None:
     for stream in (sys.__stdout__, sys.__stderr__, sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # a program may have closed or replaced it
+        try:  # contextlib.suppress would cost as much as the flush
             stream.flush()  # type: ignore[union-attr]
+        except Exception:
+            pass
 
 
 def _seed(seed: int) -> None:

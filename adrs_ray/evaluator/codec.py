@@ -4,7 +4,8 @@ What travels: None, booleans, integers of up to 64 bits, floats (NaN and infinit
 (they become lists), dicts, and numpy arrays and scalars of booleans, integers and floats. Both sides check: the
 sender so that a mistake is named, the receiver because the sender may be hostile.
 
-Encoded: 4 bytes length of the JSON text (big endian), the text, then the bytes of the arrays in order.
+Encoded: 4 bytes length of the JSON text (big endian), the text, then the bytes of the arrays in order. A small array
+alone, which is what interactive tasks send thousands of times, has a form without JSON (`encode_array`).
 Standard library only; numpy is used when it is there. Fork servers load this file by its path.
 """
 
@@ -46,6 +47,52 @@ def encode(value: Any, limit: int | None = None) -> bytes:
     if limit is not None and _values(text) > MAX_VALUES:
         raise UnencodableError(f"more than {MAX_VALUES} values outside of arrays")
     return b"".join((len(text).to_bytes(4, "big"), text, *blobs))
+
+
+_ALONE = b"\xff\xff\xff\xff"
+"""In place of the length of a text that long."""
+_CODES = {dtype: bytes([code]) for code, dtype in enumerate(sorted(DTYPES))}
+_DTYPES_BY_CODE = sorted(DTYPES)
+_ALONE_BYTES = 1 << 16
+
+
+def encode_array(value: Any) -> bytes | None:
+    """A small array by itself: marker, dtype, number of axes, their lengths (4 bytes each), its bytes.
+
+    None for what is no such array: `encode` takes everything.
+    """
+    numpy = sys.modules.get("numpy")
+    if numpy is None or type(value) is not numpy.ndarray or not 0 < value.size <= _ALONE_BYTES or value.ndim > 4:
+        return None
+    code = _CODES.get(value.dtype.str)
+    if code is None:
+        return None
+    shape = b"".join([n.to_bytes(4, "big") for n in value.shape])
+    return b"".join((_ALONE, code, bytes((value.ndim,)), shape, value.tobytes()))
+
+
+def is_array(data: bytes) -> bool:
+    """Whether the bytes are those of `encode_array`."""
+    return data[:4] == _ALONE
+
+
+def decode_array(data: bytes) -> Any:
+    """The array that `encode_array` took. Raises MalformedError, and nothing else whatever the bytes are."""
+    import numpy
+
+    try:
+        dtype, ndim = _DTYPES_BY_CODE[data[4]], data[5]
+    except IndexError:
+        raise MalformedError("an array is malformed") from None
+    start = 6 + 4 * ndim
+    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(6, start, 4)]
+    count = math.prod(shape)
+    if not 0 < count <= _ALONE_BYTES or ndim > 4 or len(data) != start + count * int(dtype[2:]):
+        raise MalformedError("an array has an impossible shape")
+    if dtype == "|b1":
+        # a forged boolean may hold any byte
+        return numpy.array(numpy.frombuffer(data, "|u1", count, start).reshape(shape) != 0)
+    return numpy.frombuffer(data, dtype, count, start).reshape(shape).copy()
 
 
 def _plain(value: Any, blobs: list[bytes], depth: int) -> Any:
@@ -124,7 +171,7 @@ def decode(data: bytes | bytearray | memoryview, max_values: int | None = MAX_VA
     if max_values is not None and _values(text) > max_values:
         raise MalformedError(f"more than {max_values} values outside of arrays")
     try:
-        plain = json.loads(text, parse_int=_bounded_int)
+        plain = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"no JSON: {error}") from None
     reader = _Reader(view[end:])
@@ -134,24 +181,20 @@ def decode(data: bytes | bytearray | memoryview, max_values: int | None = MAX_VA
     return value
 
 
-def _bounded_int(digits: str) -> int:
-    value = int(digits) if len(digits) <= 20 else _INT_MAX + 1
-    if not _INT_MIN <= value <= _INT_MAX:
-        raise MalformedError("an integer has more than 64 bits")
-    return value
-
-
 class _Reader:
     def __init__(self, rest: memoryview) -> None:
         self.rest = rest
 
     def restore(self, plain: Any, depth: int) -> Any:
+        kind = type(plain)
+        if kind is int and not _INT_MIN <= plain <= _INT_MAX:
+            raise MalformedError("an integer has more than 64 bits")
+        if kind is not list and kind is not dict:
+            return plain
         if depth > MAX_DEPTH + 3:
             raise MalformedError(f"nested more than {MAX_DEPTH} deep")
-        if isinstance(plain, list):
+        if kind is list:
             return [self.restore(item, depth + 1) for item in plain]
-        if not isinstance(plain, dict):
-            return plain
         if _ARRAY in plain:
             return self._array(plain)
         if _PAIRS in plain:

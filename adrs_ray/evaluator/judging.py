@@ -5,6 +5,7 @@ The judge runs here, in the worker; the candidate's process gets `Case.public` a
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import time
@@ -166,19 +167,26 @@ def _play(task: Task, case: Case, child: Child) -> Any:
     if task.referee is None:
         return _ask(child, {"run": case.public, "seed": case.seed})
     game = _trusted(task.referee, case)
-    seed: int | None = case.seed
     try:
-        observation = _trusted(next, game)
+        with child.on_one_core() if task.spec.cpus <= 1 else contextlib.nullcontext():
+            return _referee(game, case, child)
+    finally:
+        game.close()
+
+
+def _referee(game: Any, case: Case, child: Child) -> Any:
+    try:
+        action = _ask(child, {"act": _trusted(next, game), "seed": case.seed})
         while True:
-            action = _ask(child, {"act": observation, "seed": seed})
-            seed = None
             observation = _trusted(game.send, action)
+            try:
+                action = child.act(observation)
+            except UnencodableError as error:
+                raise _JudgeBrokeError from error
     except _JudgeBrokeError as error:
         if isinstance(error.__cause__, StopIteration):
             return error.__cause__.value
         raise
-    finally:
-        game.close()
 
 
 def _ask(child: Child, request: Mapping[str, Any]) -> Any:

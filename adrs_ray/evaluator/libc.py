@@ -51,6 +51,14 @@ def prctl(option: int, *args: int) -> int:
     return result
 
 
+def current_core() -> int:
+    """The core that runs the calling thread: sched_getcpu(3)."""
+    core: int = _libc.sched_getcpu()
+    if core < 0:
+        raise _error("sched_getcpu")
+    return core
+
+
 def _error(what: str) -> OSError:
     number = ctypes.get_errno()
     return OSError(number, f"{what}: {os.strerror(number)}")

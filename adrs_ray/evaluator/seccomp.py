@@ -49,8 +49,9 @@ ALLOWED = _names(
     """
 )
 
-IGNORED = _names("fadvise64 readahead")
-"""Mere advice: it succeeds and does nothing, as what the page cache holds of a library can be read by the next one."""
+IGNORED = _names("fadvise64 readahead mbind")
+"""Mere advice: it succeeds and does nothing. What the page cache holds of a library can be read by the next one, and on
+which node memory lies (BLAS libraries say where) is the machine's business."""
 
 KILLED = _names(
     """

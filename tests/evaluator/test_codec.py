@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adrs_ray.evaluator.codec import DTYPES, MAX_DEPTH, MAX_VALUES, MalformedError, UnencodableError, decode, encode
+from adrs_ray.evaluator.codec import (
+    DTYPES,
+    MAX_DEPTH,
+    MAX_VALUES,
+    MalformedError,
+    UnencodableError,
+    decode,
+    decode_array,
+    encode,
+    encode_array,
+    is_array,
+)
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=8)
@@ -110,3 +121,39 @@ def test_any_bytes_give_a_value_or_malformed(data: bytes) -> None:
 
 def test_a_forged_boolean_is_a_boolean() -> None:
     assert decode(_with_header({"__array__": ["|b1", [2]]}, b"\x07\x00")).tobytes() == b"\x01\x00"
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPES))
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4)])
+def test_an_array_alone_comes_back_equal(dtype: str, shape: tuple[int, ...]) -> None:
+    array = np.arange(math.prod(shape)).reshape(shape).astype(dtype)
+    data = encode_array(array)
+    assert data is not None
+    assert is_array(data)
+    back = decode_array(data)
+    assert back.dtype == array.dtype
+    np.testing.assert_array_equal(back, array)
+    back[...] = 1  # writable
+
+
+@pytest.mark.parametrize(
+    "value", [None, 1.5, [1], np.float64(2.0), np.zeros(0), np.zeros(1 << 17), np.zeros((1,) * 5), np.array(["text"])]
+)
+def test_what_is_no_small_array_takes_the_other_way(value: Any) -> None:
+    assert encode_array(value) is None
+    assert not is_array(encode([1, 2]))
+
+
+@given(st.binary(max_size=64))
+def test_no_bytes_make_the_reader_of_arrays_fall_over(data: bytes) -> None:
+    try:
+        decode_array(b"\xff\xff\xff\xff" + data)
+    except MalformedError:
+        pass
+
+
+def test_integers_of_more_than_64_bits_are_refused() -> None:
+    for digits in ("18446744073709551616", "-9223372036854775809", "9" * 5000):
+        text = f'{{"ok":[{digits}]}}'.encode()
+        with pytest.raises(MalformedError):
+            decode(len(text).to_bytes(4, "big") + text)

@@ -561,7 +561,7 @@ CORPUS: tuple[Hostile, ...] = (
         "empty array as long as memory, forged",
         _solve("""
             for module in list(sys.modules.values()):
-                if hasattr(module, "receive_frame") and hasattr(module, "encode"):
+                if hasattr(module, "FrameReceiver") and hasattr(module, "encode"):
                     text = b'{"ok":{"__array__":["<f8",[549755813888,0]]}}'
                     module.encode = lambda *a: len(text).to_bytes(4, "big") + text
             return answer(x)
@@ -573,7 +573,7 @@ CORPUS: tuple[Hostile, ...] = (
         "garbage in place of a result",
         _solve("""
             for module in list(sys.modules.values()):
-                if hasattr(module, "receive_frame") and hasattr(module, "encode"):
+                if hasattr(module, "FrameReceiver") and hasattr(module, "encode"):
                     module.encode = lambda *a: b"\\xff" * 64
             return answer(x)
         """),
@@ -584,7 +584,7 @@ CORPUS: tuple[Hostile, ...] = (
         "claims to be our failure",
         _solve("""
             for module in list(sys.modules.values()):
-                if hasattr(module, "receive_frame") and hasattr(module, "encode"):
+                if hasattr(module, "FrameReceiver") and hasattr(module, "encode"):
                     real = module.encode
                     module.encode = lambda *a: real({"fail": "infrastructure", "detail": "try again"})
             return answer(x)
