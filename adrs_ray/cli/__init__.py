@@ -41,10 +41,11 @@ def _root(
 
 
 def _register() -> None:
-    from adrs_ray.cli import config, data, doctor, evaluate, inspect, run, tasks
+    from adrs_ray.cli import attack, config, data, doctor, evaluate, inspect, run, tasks
 
     for module in (run, evaluate, inspect, tasks, config, data, doctor):
         module.register(app)
+    attack.register(tasks.app)
 
 
 _register()
