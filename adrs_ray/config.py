@@ -101,6 +101,9 @@ class RunConfig(_Section):
     """Everything that decides a run. `adrs config show` prints it with defaults and explanations."""
 
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="all randomness of the search derives from it")
+    start: Literal["weak", "medium", "strong"] = Field(
+        default="medium", description="seed program of the task to start from; a good start may lead nowhere else"
+    )
     budget: BudgetConfig = BudgetConfig()
     islands: IslandsConfig = IslandsConfig()
     selector: SelectorConfig = SelectorConfig()

@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import jinja2
 
-from adrs_ray.candidate import Failure
+from adrs_ray.candidate import Failure, Verdict
 from adrs_ray.case_checks import overlaps, problem_of_cases, remade_differently
-from adrs_ray.config import EvaluatorConfig
 from adrs_ray.errors import UsageError
 from adrs_ray.openevolve import EVALUATOR, defined_functions, initial_program, is_openevolve_folder
 from adrs_ray.program import evolve_blocks
-from adrs_ray.task import Case, Split, Task, TaskSpec, builtin_tasks, data_file, load_task, read_spec
+from adrs_ray.task import LEVELS, Case, Split, Task, TaskSpec, builtin_tasks, data_file, load_task, read_spec
 
 NATIVE_FILES = {
     "task.yaml": "name, summary, entry, metrics and limits of the task",
@@ -138,6 +138,7 @@ def _check_native(folder: Path) -> Iterator[Finding]:
             yield Finding("wrong", str(error), "mend task.yaml")
     if spec is not None:
         yield from _check_spec(spec)
+    yield from _check_levels(folder, spec)
     if "seed.py" in present:
         yield from _check_markers(folder / "seed.py", "missing")
         yield from _check_entry(folder / "seed.py", spec)
@@ -167,6 +168,25 @@ def _check_spec(spec: TaskSpec) -> Iterator[Finding]:
             yield Finding("wrong", str(error), "fetch the file again: adrs data pull")
 
 
+def _check_levels(folder: Path, spec: TaskSpec | None) -> Iterator[Finding]:
+    """Seeds and hints by level, and the baselines that task.yaml names."""
+    for level in LEVELS:
+        path = folder / "seeds" / f"{level}.py"
+        if (folder / "seeds").is_dir() and not path.is_file():
+            yield Finding("warn", f"seeds/{level}.py is missing", f"adrs run --start {level} has nothing to start from")
+        elif path.is_file():
+            yield from _check_entry(path, spec)
+    medium, seed = folder / "seeds" / "medium.py", folder / "seed.py"
+    if medium.is_file() and seed.is_file() and medium.read_bytes() != seed.read_bytes():
+        yield Finding("wrong", "seed.py is not seeds/medium.py", "make seed.py a link to seeds/medium.py")
+    for level in LEVELS:
+        if (folder / "hints").is_dir() and not (folder / "hints" / f"{level}.md").is_file():
+            yield Finding("warn", f"hints/{level}.md is missing", "what a person could tell a model at that level")
+    for role, name in (("trivial", spec and spec.trivial), ("best_human", spec and spec.best_human)):
+        if name and not (folder / "baselines" / f"{name}.py").is_file():
+            yield Finding("wrong", f"task.yaml: {role} names no baseline: {name}", f"write baselines/{name}.py")
+
+
 def _check_markers(path: Path, without: Literal["warn", "missing"]) -> Iterator[Finding]:
     try:
         source = path.read_text(encoding="utf-8")
@@ -185,7 +205,7 @@ def _check_markers(path: Path, without: Literal["warn", "missing"]) -> Iterator[
 
 
 def _check_entry(path: Path, spec: TaskSpec | None) -> Iterator[Finding]:
-    name = path.name if path.name == "seed.py" else f"baselines/{path.name}"
+    name = path.name if path.name == "seed.py" else f"{path.parent.name}/{path.name}"
     try:
         defined = defined_functions(path)
     except UsageError as error:
@@ -270,13 +290,14 @@ def _check_call(adapter: Path, referee: bool) -> Iterator[Finding]:
 
 
 def _check_seed_runs(task: Task) -> Iterator[Finding]:
-    from adrs_ray.evaluator.doctor import evaluate_once  # starts a fork server's worth of modules: only when needed
+    from adrs_ray.placement import place  # starts a fork server's worth of modules: only when needed
 
     try:
-        verdict = evaluate_once(task, task.seed_source, "train", EvaluatorConfig(slots=1))
+        verdicts = place(task)
     except UsageError as error:
         yield Finding("warn", f"the seed was not evaluated: {error}", "adrs doctor says what this machine lacks")
         return
+    verdict = verdicts["seed"]
     if isinstance(verdict, Failure):
         case = f" (case {verdict.case})" if verdict.case else ""
         yield Finding(
@@ -288,6 +309,34 @@ def _check_seed_runs(task: Task) -> Iterator[Finding]:
     if undeclared:
         names = ", ".join(undeclared)
         yield Finding("warn", f"task.yaml does not declare {names}", "give each metric a unit and a direction")
+    yield from _check_places(task, verdicts)
+
+
+def _check_places(task: Task, verdicts: Mapping[str, Verdict]) -> Iterator[Finding]:
+    """Each seed between the trivial baseline and the best human one, and in the order of their levels."""
+    scores: dict[str, float] = {}
+    for name, verdict in verdicts.items():
+        if isinstance(verdict, Failure):
+            yield Finding("wrong", f"{name} fails on train: {verdict.kind}: {verdict.detail}", "it must be valid")
+        else:
+            scores[name] = verdict.score
+    trivial, best = task.spec.trivial or "", task.spec.best_human or ""
+    levels = [level for level in LEVELS if level in scores]
+    if trivial not in scores or best not in scores or not levels:
+        return
+    low, high = scores[trivial], scores[best]
+    if not low < high:
+        yield Finding("wrong", f"{best} ({high:.6g}) is not above {trivial} ({low:.6g}) on train", "name others")
+        return
+    for level in levels:
+        share = 100 * (scores[level] - low) / (high - low)
+        what = f"seed {level} scores {scores[level]:.6g} on train, {share:.0f} % of the way from {trivial} to {best}"
+        inside = low < scores[level] <= high
+        hint = "" if inside else "a start should be good, but not too good: between the two"
+        yield Finding("ok" if inside else "warn", what, hint)
+    for weaker, stronger in pairwise(levels):
+        if scores[weaker] > scores[stronger]:
+            yield Finding("warn", f"seed {weaker} is better than {stronger} on train", "exchange them")
 
 
 def _describe(error: Exception) -> str:

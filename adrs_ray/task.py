@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import linear_regression
@@ -240,6 +240,16 @@ class Task:
     def seeds(self) -> dict[str, Path]:
         """Seed programs by level: `seeds/weak.py`, `medium.py`, `strong.py`, those that there are."""
         return {level: path for level in LEVELS if (path := self.folder / "seeds" / f"{level}.py").is_file()}
+
+    def starting_from(self, level: str) -> Task:
+        """This task with the seed program of another level. Raises UsageError when it has none."""
+        seeds = self.seeds()
+        if level in seeds:
+            return replace(self, seed_source=read_program(seeds[level]))
+        if level == "medium":
+            return self
+        known = ", ".join(["medium", *(name for name in seeds if name != "medium")])
+        raise UsageError(f"task {self.name} has no seed program {level!r}: it has {known}")
 
     def hints(self) -> dict[str, Path]:
         """Hints for models by level: `hints/weak.md`, `medium.md`, `strong.md`, those that there are."""

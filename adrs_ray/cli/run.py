@@ -44,6 +44,9 @@ def run(
     target_score: TargetScore = None,
     patience: Patience = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness of the search.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Seed program to start from: weak, medium (default) or strong.")
+    ] = None,
     slots: Annotated[int | None, typer.Option(help="Evaluations at once (default: one per CPU).")] = None,
     sandbox: Annotated[str | None, typer.Option(help="strict, or unsafe: no jail, every verdict says so.")] = None,
     warm_start: Annotated[
@@ -69,12 +72,14 @@ def run(
             "budget.target_score": target_score,
             "budget.patience": patience,
             "seed": seed,
+            "start": start,
             "evaluator.slots": slots,
             "evaluator.sandbox": sandbox,
             "cluster.address": address,
         },
     )
     _refuse_both(local, resolved)
+    loaded = loaded.starting_from(resolved.start)
     warm_starts = [str(Path(name).expanduser().absolute()) for name in warm_start or []]
     seeds = _seeds(loaded, warm_starts)
     if len(seeds) > resolved.budget.max_candidates:
@@ -123,7 +128,7 @@ def resume(
         # Asked for by name, one process wins over the cluster that the run was on before.
         resolved = resolved.model_copy(update={"cluster": ClusterConfig()})
     _refuse_both(here, resolved)
-    task = load_task(folder.task)
+    task = load_task(folder.task).starting_from(resolved.start)
     seeds = [] if _is_planted(folder) else _seeds(task, folder.reference.warm_start)
     _execute(task, resolved, folder, seeds, _split_notes(task), here, baselines, as_json, fence=fence)
 

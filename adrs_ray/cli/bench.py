@@ -1,0 +1,78 @@
+"""`adrs bench`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from adrs_ray.task import PublicEvaluator, Split, Task
+    from adrs_ray.verdict_cost import VerdictCost
+
+app = typer.Typer(help="Measure what this machine and these tasks cost.", no_args_is_help=True)
+
+
+def register(root: typer.Typer) -> None:
+    root.add_typer(app, name="bench")
+
+
+@app.command()
+def tasks(
+    names: Annotated[list[str] | None, typer.Argument(help="Tasks or task folders; without any, all built-in.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to judge (default: test).")] = None,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Verdicts of which the mean is shown, after one that is not.")
+    ] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+) -> None:
+    """CPU seconds of a verdict on each task's seed, beside the public evaluator's. Keep the machine otherwise idle."""
+    from rich.table import Table
+
+    from adrs_ray.cli.console import table_console
+    from adrs_ray.errors import UsageError
+    from adrs_ray.task import SPLITS, builtin_tasks, load_task
+    from adrs_ray.verdict_cost import verdict_cost
+
+    wanted = next((known for known in SPLITS if known == (split or "test")), None)
+    if wanted is None:
+        raise UsageError(f"--split {split}: accepted are {', '.join(SPLITS)}")
+    loaded = [load_task(name) for name in names or builtin_tasks()]
+    rows: list[tuple[Task, VerdictCost, PublicEvaluator | None]] = []
+    for task in loaded:
+        if wanted not in task.spec.splits:
+            raise UsageError(f"--split {wanted}: {task.name} has {', '.join(task.spec.splits)}")
+        typer.echo(f"{task.name}: {1 + repeats} verdicts on {wanted}", err=True)
+        cost = verdict_cost(task, wanted, repeats=repeats)
+        rows.append((task, cost, task.spec.public_evaluator if wanted == "test" else None))
+    if as_json:
+        typer.echo(json.dumps([_plain(task, wanted, cost, public) for task, cost, public in rows]))
+        return
+    table = Table("task", "CPU s", "of it the program", "wall s", "public, CPU s", "ratio", "source of the public")
+    for task, cost, public in rows:
+        table.add_row(
+            f"{task.name}{' *' if task.split_note(wanted) else ''}",
+            f"{cost.cpu_s:.3f}",
+            f"{cost.candidate_cpu_s:.3f}",
+            f"{cost.wall_s:.3f}",
+            f"{public.cpu_s:g}" if public else "",
+            f"{public.cpu_s / cost.cpu_s:.0f}" if public else "",
+            public.source if public else "",
+        )
+    console = table_console()
+    console.print(table)
+    for task, _, _ in rows:
+        if note := task.split_note(wanted):
+            console.print(f"* {task.name}, {wanted}: {note}")
+
+
+def _plain(task: Task, split: Split, cost: VerdictCost, public: PublicEvaluator | None) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "split": split,
+        "split_note": task.split_note(split),
+        **cost.to_json(),
+        "public_cpu_s": public.cpu_s if public else None,
+        "public_source": public.source if public else None,
+    }
