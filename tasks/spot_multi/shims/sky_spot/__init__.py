@@ -1,0 +1,1 @@
+"""Stand-in for the public simulator's package, as far as strategies use it."""
