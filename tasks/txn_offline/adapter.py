@@ -53,7 +53,8 @@ def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:
     """The candidate's schedules on the workload texts `public["workloads"]`.
 
     Gives {"schedules": [...], "reported": makespan}, schedules being lists of ids and the makespan the sum of those
-    reported; whatever is no schedule or no number comes back as a text that says what it is, for the judge to refuse. Raises InterfaceError, and whatever the candidate raises.
+    reported; whatever is no schedule or no number comes back as a text that says what it is, for the judge to refuse.
+    Raises InterfaceError, and whatever the candidate raises.
     """
     texts: Sequence[Mapping[str, str]] = public["workloads"]
     with _public_modules(texts):

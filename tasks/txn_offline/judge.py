@@ -1,4 +1,4 @@
-"""The trusted side: cases, and the recomputed makespans of a candidate's schedules; `scoring.py` says what they mean."""
+"""The trusted side: cases, and recomputed makespans of a candidate's schedules; `scoring.py` says what they mean."""
 
 from __future__ import annotations
 

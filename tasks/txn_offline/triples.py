@@ -6,8 +6,9 @@ Shared by the offline and the online task: the file is in both folders, and read
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from . import splits
 from .bound import lower_bound
 from .workload import Workload
 
+_FIRST_SEEDS = {"train": 1_000, "validation": 2_000, "test": 3_000, "stress": 4_000}
 _RECORDED = ("WORKLOAD_1", "WORKLOAD_2", "WORKLOAD_3")
 
 Triple: TypeAlias = tuple[Mapping[str, str], ...]
@@ -44,11 +46,10 @@ def cases_of(split: Split, public: Callable[[Triple], Any]) -> list[Case]:
 
     Raises UsageError when the recorded file is there with another content.
     """
-    recorded = split == "test" and _recorded() is not None
-    triples, first_seed = _triples(split)
+    prepared = _prepared(split, _recorded() if split == "test" else None)
     return [
-        Case(id=name, seed=first_seed + i, public=public(triple), hidden=reference(triple, recorded))
-        for i, (name, triple) in enumerate(triples.items())
+        Case(id=name, seed=_FIRST_SEEDS[split] + i, public=public(triple), hidden=reference)
+        for i, (name, triple, reference) in enumerate(prepared)
     ]
 
 
@@ -76,19 +77,22 @@ def reference(triple: Triple, recorded: bool) -> Reference:
 _SPEC = Path(__file__).with_name("task.yaml")
 
 
-def _triples(split: Split) -> tuple[Mapping[str, Triple], int]:
-    """The triples by name, and the seed of the first; each further one has the next."""
-    if split == "train":
-        return splits.train(), 1_000
-    if split == "validation":
-        return splits.validation(), 2_000
-    if split == "stress":
-        return splits.stress(), 4_000
-    path = _recorded()
-    if path is None:
-        return splits.test_stand_in(), 3_000
-    recorded = json.loads(path.read_text(encoding="utf-8"))
-    return {"test-public": tuple(recorded[name] for name in _RECORDED)}, 3_000
+@cache
+def _prepared(split: Split, recorded: Path | None) -> tuple[tuple[str, Triple, Reference], ...]:
+    return tuple((name, triple, reference(triple, recorded is not None)) for name, triple in _triples(split, recorded))
+
+
+def _triples(split: Split, recorded: Path | None) -> Iterable[tuple[str, Triple]]:
+    if recorded is not None:
+        workloads = json.loads(recorded.read_text(encoding="utf-8"))
+        return [("test-public", tuple(workloads[name] for name in _RECORDED))]
+    generated = {
+        "train": splits.train,
+        "validation": splits.validation,
+        "test": splits.test_stand_in,
+        "stress": splits.stress,
+    }
+    return generated[split]().items()
 
 
 def _recorded() -> Path | None:

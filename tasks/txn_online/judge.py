@@ -1,6 +1,7 @@
 """The trusted side: streams of transactions, their referee, and the recomputed makespans of what was chosen.
 
-The referee alone knows what has yet to arrive. A candidate's process is told of a transaction when it enters the buffer.
+The referee alone knows what has yet to arrive. A candidate's process is told of a transaction when it
+enters the buffer.
 """
 
 from __future__ import annotations

@@ -82,7 +82,9 @@ class State:
     def after(self, txn: Transaction) -> State:
         """The state that appending `txn` would lead to; this one stays as it is."""
         following = State()
-        following.makespan, following.num_scheduled, following.schedule = self.makespan, self.num_scheduled, self.schedule
+        following.makespan = self.makespan
+        following.num_scheduled = self.num_scheduled
+        following.schedule = self.schedule
         following._free = self._free.copy()
         following._append(txn)
         return following

@@ -8,6 +8,7 @@ Used by the judge to write and by the adapter to read.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -27,7 +28,7 @@ def parts(workload: Workload) -> list[Ints]:
     operations = np.stack([key, write, position], axis=1)
     return [
         np.concatenate([[length[i], end - begin], operations[begin:end].ravel()])
-        for i, (begin, end) in enumerate(zip(first[:-1], first[1:], strict=True))
+        for i, (begin, end) in enumerate(pairwise(first))
     ]
 
 

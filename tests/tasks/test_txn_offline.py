@@ -29,13 +29,14 @@ from adrs_ray.task import (
 )
 
 TASK = load_task("txn_offline")
+PAPER = load_task("txn_offline", scoring="paper")
 ADAPTER = import_private(TASK.folder, "adapter")
 
 GENERATED_TEXTS = {
     "train": "1c4b45097a48a394",
-    "validation": "47812616aa3f9157",
+    "validation": "ef6f45d3ec894d08",
     "test_stand_in": "826df66bc40a7aea",
-    "stress": "4b54fda02cc903cb",
+    "stress": "705a960a7805e195",
 }
 """Digests of the generated splits."""
 
@@ -55,6 +56,61 @@ def get_random_costs():
         schedules.append(schedule)
     assert SIZES == [len(s) for s in schedules]
     return sum(costs), schedules, time.time() - start
+"""
+
+
+PUBLIC_STYLE_WITH_BOTH = """
+import random
+import time
+
+from txn_simulator import Workload
+from workloads import WORKLOAD_1, WORKLOAD_2, WORKLOAD_3
+
+
+def get_best_schedule(workload, num_seqs):
+    def cost(order):
+        return workload.get_opt_seq_cost(order)
+
+    order = sorted(range(workload.num_txns), key=lambda i: -i)
+    return cost(order), order
+
+
+def get_random_costs():
+    start_time = time.time()
+    workload_size = 100
+    workload = Workload(WORKLOAD_1)
+    makespan1, schedule1 = get_best_schedule(workload, 10)
+    cost1 = workload.get_opt_seq_cost(schedule1)
+    workload2 = Workload(WORKLOAD_2)
+    makespan2, schedule2 = get_best_schedule(workload2, 10)
+    workload3 = Workload(WORKLOAD_3)
+    makespan3, schedule3 = get_best_schedule(workload3, 10)
+    print(cost1, makespan2, makespan3)
+    return cost1 + makespan2 + makespan3, [schedule1, schedule2, schedule3], time.time() - start_time
+
+
+if __name__ == "__main__":
+    makespan, schedule, seconds = get_random_costs()
+    print(f"Makespan: {makespan}, Time: {seconds}")
+"""
+
+PUBLIC_STYLE_WITH_CLASS = """
+import json
+import numpy as np
+import txn_simulator
+import workloads
+
+class Backwards(txn_simulator.Workload):
+    def schedule(self):
+        writes = [sum(op[0] == "w" and op[2] <= op[3] for op in txn) for txn in self.txns]
+        assert len(writes) == self.num_txns
+        return np.arange(self.num_txns)[::-1]
+
+def get_random_costs():
+    batches = [Backwards(json.dumps(getattr(workloads, f"WORKLOAD_{i}"))) for i in (1, 2, 3)]
+    schedules = [batch.schedule() for batch in batches]
+    costs = [batch.get_opt_seq_cost(list(schedule)) for batch, schedule in zip(batches, schedules)]
+    return np.sum(costs), schedules, 0.0
 """
 
 
@@ -81,28 +137,103 @@ def answering(expression: str) -> str:
     return f"def get_best_schedule(workload, num_seqs):\n    n = workload.num_txns\n    return 0, {expression}\n"
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_seed_and_baselines_are_judged_on_every_split(split: str) -> None:
-    scores = {name: judged(TASK, path.read_text(), split).score for name, path in TASK.baselines().items()}
-    assert set(scores) == {"arrival_order", "full_greedy", "random_best_of_k", "smf"}
-    assert scores["arrival_order"] == 0.0
-    assert scores["random_best_of_k"] < scores["smf"] < scores["full_greedy"] < 1.0
-    assert judged(TASK, TASK.seed_source, split).score == scores["smf"]
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_seeds_stand_between_the_trivial_and_the_best_human(split: str) -> None:
+    names = (TASK.spec.trivial, "weak", "medium", "strong", TASK.spec.best_human)
+    trivial, weak, medium, strong, human = (score_of(name, split) for name in names)
+    assert 0.0 == trivial < weak < medium < strong < human < 1.0
+    assert human - strong > 0.05
+    assert score_of("random_best_of_k", split) < 0.0
+
+
+def score_of(name: str | None, split: str) -> float:
+    return judged(TASK, TASK.programs()[str(name)].read_text(), split).score
+
+
+def test_stress_is_judged_at_all_sizes() -> None:
+    assert score_of("arrival_order", "stress") == 0.0 < score_of("weak", "stress") < 1.0
+
+
+def test_names_of_the_task_are_those_of_its_programs() -> None:
+    assert set(TASK.baselines()) == {"arrival_order", "full_greedy", "paper_offline", "random_best_of_k", "smf"}
+    assert TASK.seed_source == TASK.seeds()["medium"].read_text() == TASK.baselines()["smf"].read_text()
+    assert set(TASK.hints()) == {"weak", "medium", "strong"}
 
 
 def test_public_baselines_have_the_recorded_scores() -> None:
-    if TASK.split_note("test"):
-        pytest.skip("needs txn_workloads.json: set ADRS_DATA_DIR or run `adrs data pull txn_offline`")
+    needs_the_public_workloads()
     greedy = judged(TASK, TASK.baselines()["full_greedy"].read_text(), "test")
     names = ("makespan_1", "makespan_2", "makespan_3", "makespan", "arrival_makespan", "leaderboard_coverage")
     assert [greedy.metrics[name] for name in names] == [228, 55, 39, 322, 537, 100]
+    assert greedy.metrics["lower_bound"] == 127 + 33 + 25
     assert greedy.metrics["leaderboard_formula"] == pytest.approx(100 * (537 - 322) / (537 - (46 + 0.1 * (537 - 46))))
 
 
+def needs_the_public_workloads() -> None:
+    if TASK.split_note("test"):
+        pytest.skip("needs txn_workloads.json: set ADRS_DATA_DIR or run `adrs data pull txn_offline`")
+
+
+def test_a_tenth_of_the_papers_search_beats_smf() -> None:
+    case = TASK.judge.cases("test")[0]
+    program = TASK.baselines()["paper_offline"].read_text()
+    shorter = program.replace("PLACED = 40_000_000", "PLACED = 4_000_000")
+    assert shorter != program
+    searched = TASK.judge.score(case, run(shorter, case))
+    greedy = TASK.judge.score(case, run(TASK.baselines()["full_greedy"].read_text(), case))
+    assert searched["lower_bound"] <= searched["makespan"] < 0.9 * greedy["makespan"]
+
+
+def test_public_scores_are_the_recorded_ones() -> None:
+    needs_the_public_workloads()
+    greedy = judged(PAPER, TASK.baselines()["full_greedy"].read_text(), "test")
+    assert greedy.score == pytest.approx(3095.98, abs=0.005)
+    assert greedy.metrics["validity"] == 1.0
+    arrival = judged(PAPER, TASK.baselines()["arrival_order"].read_text(), "test")
+    assert arrival.score == pytest.approx(1e6 / (1 + 452 + 38 + 47))
+
+
+@pytest.mark.parametrize(
+    ("source", "score", "validity"),
+    [
+        ("def get_random_costs():\n    return 0, [[0]], 0.0", 1e6, 1.0),
+        ("def get_random_costs():\n    return 99, [list(range(100))] * 3, 0.0", 1e4, 1.0),
+        ("def get_random_costs():\n    return 99, [list(range(50)), [], [7]], 0.0", 1e4, 1.0),
+        ("def get_random_costs():\n    return 99.0, [[0, 0]], 0.0", 1e4, 0.0),
+        ("def get_random_costs():\n    return 99, [[100]], 0.0", 1e4, 0.0),
+        ("def get_random_costs():\n    return 99, ['all'], 0.0", 1e4, 0.0),
+        (PUBLIC_STYLE.replace("sum(costs)", "-5"), -250000.0, 1.0),
+        ("def get_best_schedule(workload, num_seqs):\n    return 33, [5]", 1e4, 1.0),
+    ],
+)
+def test_the_public_rules_believe_what_is_reported(source: str, score: float, validity: float) -> None:
+    public = judged(PAPER, source, "test")
+    assert public.score == pytest.approx(score)
+    assert public.metrics["validity"] == validity
+    assert "score_bound" not in public.metrics
+
+
+@pytest.mark.parametrize(
+    ("reported", "message"), [("'0'", "expected a number"), ("float('nan')", "expected a number"), ("-1", "no value")]
+)
+def test_the_public_rules_need_a_number(reported: str, message: str) -> None:
+    with pytest.raises(MalformedOutput, match=message):
+        judged(PAPER, f"def get_random_costs():\n    return {reported}, [[0]], 0.0", "test")
+
+
+def test_the_public_rules_have_one_split() -> None:
+    with pytest.raises(UsageError, match="split test only, not train"):
+        PAPER.judge.cases("train")
+
+
 def test_public_style_programs_run_unchanged() -> None:
-    for case in TASK.judge.cases("train"):
-        native = run(answering("list(reversed(range(n)))"), case)
-        assert run(PUBLIC_STYLE, case) == native
+    for case in TASK.judge.cases("train")[:2]:
+        schedules = run(answering("list(reversed(range(n)))"), case)["schedules"]
+        for program in (PUBLIC_STYLE, PUBLIC_STYLE_WITH_BOTH, PUBLIC_STYLE_WITH_CLASS):
+            answer = run(program, case)
+            assert answer["schedules"] == schedules
+            makespans = (w.get_opt_seq_cost(s) for w, s in zip(case.hidden.workloads, schedules, strict=True))
+            assert answer["reported"] == sum(makespans)
     assert "txn_simulator" not in sys.modules
     assert "workloads" not in sys.modules
 
@@ -194,6 +325,7 @@ def test_raw_outputs_that_no_adapter_makes_are_malformed(raw: Any) -> None:
 def test_reported_makespans_do_not_count() -> None:
     case = TASK.judge.cases("train")[0]
     honest = TASK.judge.score(case, run(answering("list(range(n))"), case))
+    assert honest["improvement"] == 0.0
     liar = answering("list(range(n))").replace("return 0,", "return float('-inf'),")
     assert TASK.judge.score(case, run(liar, case)) == honest
 
@@ -228,15 +360,17 @@ def test_combine_means_metrics_and_sums_cpu_time() -> None:
         for case, order in zip(TASK.judge.cases("train"), ["list(range(n))", "list(range(n))[::-1]"], strict=False)
     ]
     combined = TASK.judge.combine(results)
-    assert combined.metrics["cpu_s"] == 0.5
+    assert (combined.metrics["cpu_s"], combined.metrics["cpu_s_per_case"]) == (0.5, 0.25)
+    assert combined.metrics["worst_decile"] == min(r.metrics["improvement"] for r in results)
     assert combined.metrics["makespan"] == sum(r.metrics["makespan"] for r in results) / 2
     assert combined.score == sum(r.metrics["improvement"] for r in results) / 2
-    assert set(combined.metrics) == set(TASK.spec.metrics)
+    assert combined.metrics["score_bound"] == combined.metrics["correctness"] == 1.0
+    assert set(combined.metrics) == set(TASK.spec.metrics) - {"cpu_growth"}  # two cases of two times fix no exponent
     assert all(result.case in combined.artifacts["cases"] for result in results)
 
 
 def test_leaderboard_formula_is_clipped_at_both_ends() -> None:
-    formula = sys.modules[TASK.judge.__name__].leaderboard_formula  # type: ignore[attr-defined]
+    formula = import_private(TASK.folder, "scoring").leaderboard_formula
     assert [formula(m, 537, 46) for m in (600, 537, 95.1, 50)] == pytest.approx([0, 0, 100, 100])
 
 
@@ -300,12 +434,3 @@ def test_the_kernel_compiles_where_no_cache_can_be_written() -> None:
     command = [sys.executable, "-c", code, TASK.folder]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
-
-
-def test_the_readme_shows_the_table_that_the_script_prints() -> None:
-    if TASK.split_note("test"):
-        pytest.skip("needs txn_workloads.json: set ADRS_DATA_DIR or run `adrs data pull txn_offline`")
-    from tasks.txn_offline.table import baseline_table
-
-    readme = (TASK.folder / "README.md").read_text()
-    assert "\n".join(baseline_table(TASK)) in readme

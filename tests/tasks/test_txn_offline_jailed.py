@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -13,7 +14,7 @@ from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.evaluator.local import LocalEvaluator
 from adrs_ray.task import load_task
 
-from .test_txn_offline import PUBLIC_STYLE, answering, judged
+from .test_txn_offline import PUBLIC_STYLE, PUBLIC_STYLE_WITH_BOTH, PUBLIC_STYLE_WITH_CLASS, answering, judged
 
 TASK = load_task("txn_offline")
 
@@ -44,34 +45,72 @@ def get_best_schedule(workload, num_seqs):
 """
 
 
-def verdicts(*sources: str) -> list[Verdict]:
-    """Verdicts on train, from one slot."""
+TAMPERS = """
+import sys
+import txn_simulator
+import workloads
 
-    async def judge() -> list[Verdict]:
-        evaluator = LocalEvaluator(TASK, EvaluatorConfig(slots=1))
-        try:
-            await evaluator.start()
-        except UsageError as error:
-            pytest.skip(f"no jail on this machine: {error}")
-        try:
-            return [await evaluator.evaluate(EvaluationJob(f"c{i}", source)) for i, source in enumerate(sources)]
-        finally:
-            await evaluator.close()
+def get_best_schedule(workload, num_seqs):
+    n = workload.num_txns
+    workload.get_opt_seq_cost = lambda sequence: 0
+    txn_simulator.Workload.get_opt_seq_cost = lambda self, sequence: 0
+    workload.txns.clear()
+    workload.num_txns = 1
+    workload.arrays[4][:] = 0
+    workloads.WORKLOAD_1 = {"txn0": "r-1"}
+    for name, module in list(sys.modules.items()):
+        if name.endswith((".kernel", ".workload", ".adapter")):
+            for thing in ("makespan", "NUM_SEQS"):
+                if hasattr(module, thing):
+                    setattr(module, thing, lambda *arguments: 0)
+    return 0, list(range(n))
+"""
 
-    return asyncio.run(judge())
+LIES = """
+class Zero(int):
+    def __eq__(self, other):
+        return True
+    __hash__ = int.__hash__
+
+def get_best_schedule(workload, num_seqs):
+    return -float("inf"), [Zero(i) for i in range(workload.num_txns)]
+"""
+
+Judge = Callable[..., list[Verdict]]
 
 
-def test_scores_are_those_of_this_process() -> None:
-    sources = [TASK.seed_source, PUBLIC_STYLE, *(path.read_text() for path in TASK.baselines().values())]
+@pytest.fixture(scope="module")
+def verdicts() -> Iterator[Judge]:
+    """Verdicts on train, all from one slot."""
+    evaluator = LocalEvaluator(TASK, EvaluatorConfig(slots=1))
+    loop = asyncio.new_event_loop()
+
+    async def judge(sources: tuple[str, ...]) -> list[Verdict]:
+        return [await evaluator.evaluate(EvaluationJob(f"c{i}", source)) for i, source in enumerate(sources)]
+
+    try:
+        loop.run_until_complete(evaluator.start())
+    except UsageError as error:
+        pytest.skip(f"no jail on this machine: {error}")
+    yield lambda *sources: loop.run_until_complete(judge(sources))
+    loop.run_until_complete(evaluator.close())
+    loop.close()
+
+
+def test_scores_are_those_of_this_process(verdicts: Judge) -> None:
+    programs = [TASK.programs()[name].read_text() for name in ("arrival_order", "weak", "medium", "full_greedy")]
+    sources = [*programs, PUBLIC_STYLE, PUBLIC_STYLE_WITH_BOTH, PUBLIC_STYLE_WITH_CLASS]
     for source, verdict in zip(sources, verdicts(*sources), strict=True):
         assert isinstance(verdict, Evaluation), verdict
         assert verdict.score == judged(TASK, source, "train").score
         assert verdict.trust == "verified"
+        assert set(verdict.metrics) | {"cpu_growth"} == set(TASK.spec.metrics)
         assert 0 < verdict.metrics["cpu_s"] == sum(case.cpu_s for case in verdict.cases)
 
 
-def test_failures_have_the_right_kind() -> None:
-    short, shapeless, wrong_id, syntax, surrogate, neither = verdicts(
+def test_failures_have_the_right_kind(verdicts: Judge) -> None:
+    hack, short, shapeless, wrong_id, syntax, surrogate, neither = verdicts(
+        "def get_random_costs():\n    return 0, [[0]], 0.0\n",
         answering("list(range(n - 1))"),
         answering("None"),
         "def get_best_schedule(workload, num_seqs):\n    return workload.get_opt_seq_cost([500]), []\n",
@@ -79,6 +118,8 @@ def test_failures_have_the_right_kind() -> None:
         "text = '\ud800'\n" + TASK.seed_source,
         "def best_schedule(workload, num_seqs):\n    return 0, []\n",
     )
+    assert isinstance(hack, Failure)
+    assert (hack.kind, hack.detail) == (FailureKind.OUTPUT, "expected 3 schedules, one per workload, got 1")
     assert isinstance(short, Failure)
     assert (short.kind, short.case) == (FailureKind.INVALID, "train-0")
     assert short.detail == "workload 1: 99 of 100 transactions scheduled, 99 is missing"
@@ -96,7 +137,10 @@ def test_failures_have_the_right_kind() -> None:
     assert neither.detail.startswith("the program defines neither get_best_schedule")
 
 
-def test_candidates_may_compile_but_not_reach_the_judge() -> None:
-    for verdict in verdicts(COMPILES, LOOKS_FOR_THE_JUDGE):
+@pytest.mark.parametrize(
+    "source", [COMPILES, LOOKS_FOR_THE_JUDGE, TAMPERS, LIES], ids=["compiles", "looks", "tampers", "lies"]
+)
+def test_nothing_but_the_schedule_counts(verdicts: Judge, source: str) -> None:
+    for verdict in verdicts(source):
         assert isinstance(verdict, Evaluation), verdict
         assert verdict.score == 0.0  # arrival order

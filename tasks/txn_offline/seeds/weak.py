@@ -18,7 +18,7 @@ def priority(operations, heat):
 
 
 def get_best_schedule(workload, num_seqs):
-    """Order by priority; `num_seqs` is the caller's hint how many sequences to try, this tries one and arrival order."""
+    """Order by priority; `num_seqs` is the caller's hint how many sequences to try, this tries two."""
     heat = {}
     for operations in workload.txns:
         for _kind, key, _position, _length in operations:
