@@ -1,0 +1,5 @@
+"""Leaves the table as it is."""
+
+
+def solve(df, col_merge):
+    return df
