@@ -14,11 +14,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from time import process_time
 
 import numpy as np
 
+from adrs_ray.task import SPLITS
+
 from .packing import DOES_NOT_FIT, FITS, pack
 from .problem import GPU_MEM_SIZE, Pressure, Problem
+from .splits import problems
 
 MAX_NODES = 5_000_000
 """Placements tried per packing that has to be proven impossible."""
@@ -101,3 +105,21 @@ def _pack(bins: int, weights: Sequence[int], capacity: int, max_nodes: int) -> l
 
 def _placed(problem: Problem, members: Sequence[Sequence[int]]) -> Optimum:
     return Optimum(problem.pressure(dict(enumerate(members))), tuple(tuple(sorted(group)) for group in members))
+
+
+def _main() -> None:
+    """Print the optimum of every problem of every split and the CPU time of its proof."""
+    for split in SPLITS:
+        print(f"{split}: {'problem':<34} {'GPUs':>4} {'models':>6} {'optimum':>10} {'/ balance':>9} {'CPU ms':>8}")
+        for named in problems(split):
+            start = process_time()
+            least = float(optimum(named.problem).pressure)
+            spent_ms = 1e3 * (process_time() - start)
+            above = least / named.problem.perfect_balance
+            gpus, models = named.problem.gpu_num, len(named.problem.sizes)
+            indent = " " * (len(split) + 1)
+            print(f"{indent} {named.name:<34} {gpus:>4} {models:>6} {least:>10.6f} {above:>9.4f} {spent_ms:>8.2f}")
+
+
+if __name__ == "__main__":
+    _main()

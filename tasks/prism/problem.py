@@ -99,7 +99,7 @@ class Problem:
 
 
 def first_fit_decreasing(gpu_num: int, sizes: Sequence[int]) -> list[list[int]] | None:
-    """Indices per GPU: the largest model first, on the first GPU that keeps less than 80 GB; None when one fits nowhere."""
+    """Indices per GPU: the largest first, on the first GPU that keeps below 80 GB. None when one fits nowhere."""
     members: list[list[int]] = [[] for _ in range(gpu_num)]
     used = [0] * gpu_num
     for m in sorted(range(len(sizes)), key=lambda m: -sizes[m]):

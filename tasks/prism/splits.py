@@ -1,8 +1,9 @@
 """The problems of each split, in bundles: a case is a bundle, as starting a process takes longer than placing models.
 
-`test` is the public set, `train` and `validation` are drawn from the families, two of each per ten, and `stress` holds
-odd ones, validation problems relabelled and perturbed, and families on two or three times as many GPUs. Within a split the problems
-are sorted by their number of models before they are cut into bundles, so that CPU time can be held against size.
+`test` is the public set, `train` and `validation` are drawn from the families, as many of each, and `stress` holds odd
+ones, validation problems relabelled and perturbed, and families on two or three times as many GPUs. Within a split the
+problems are sorted by their number of models before they are cut into bundles, so that CPU time can be held against
+size.
 """
 
 from __future__ import annotations
