@@ -322,6 +322,6 @@ def test_a_machine_that_cannot_jail_is_no_fault_of_the_folder(tmp_path: Path, mo
     def refuse(*_: object) -> None:
         raise UsageError("no jail here")
 
-    monkeypatch.setattr("adrs_ray.evaluator.doctor.evaluate_once", refuse)
+    monkeypatch.setattr("adrs_ray.placement.place", refuse)
     findings = check_folder(new_folder("bins", tmp_path))
     assert (findings[-1].level, findings[-1].what) == ("warn", "the seed was not evaluated: no jail here")

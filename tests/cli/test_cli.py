@@ -57,6 +57,7 @@ def test_help_is_quick_to_import_nothing_heavy():
         "config",
         "data",
         "doctor",
+        "bench",
     ):
         assert re.search(rf"^ *{command} ", done.stdout, re.MULTILINE), command
 
@@ -77,6 +78,10 @@ def test_help_is_quick_to_import_nothing_heavy():
             ["eval", "txn_offline", "seed", "--split", "exam"],
             r"--split exam: txn_offline has train, validation, test, stress",
         ),
+        (["eval", "txn_offline", "seed", "--scoring", "fair"], r"--scoring fair: accepted are sound and paper"),
+        (["run", "txn_offline", "--start", "best"], r"start is 'best': .*weak.*medium.*strong"),
+        (["bench", "tasks", "txn_offline", "--split", "exam"], r"--split exam: accepted are train, validation"),
+        (["task", "standings", "/nowhere"], r"no task '/nowhere'"),
         (["eval", "txn_offline", "seed", "--sandbox", "loose"], r"evaluator.sandbox is 'loose'.*strict"),
         (["config", "show", "/none.yaml"], r"cannot read config"),
         (["task", "new", "Bad-Name"], r"Bad-Name"),
