@@ -156,9 +156,7 @@ def _briers(answer: Answer, errors: Floats) -> Floats:
 
 def _loss(errors: Floats, briers: Floats, wrong_status: npt.NDArray[np.bool_]) -> float:
     confidence = 0.5 * (float(briers.mean()) + float((errors > CLOSE).mean()))
-    return float(
-        COUNTER_WEIGHT * errors.mean() + STATUS_WEIGHT * wrong_status.mean() + CONFIDENCE_WEIGHT * confidence
-    )
+    return float(COUNTER_WEIGHT * errors.mean() + STATUS_WEIGHT * wrong_status.mean() + CONFIDENCE_WEIGHT * confidence)
 
 
 def _case(snapshots: Snapshots) -> Case:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from typing import Any
 
 import networkx as nx
@@ -135,7 +136,7 @@ class Backbone:
         routes = np.zeros((network.size, len(pairs)))
         for demand, (a, b) in enumerate(pairs):
             path = paths[a][b]
-            for hop in zip(path, path[1:], strict=False):
+            for hop in pairwise(path):
                 routes[interface[hop], demand] = 1.0
         sources = np.array([number[a] for a, _ in pairs], np.int64)
         return cls(network, routes, sources, np.array([number[b] for _, b in pairs], np.int64))

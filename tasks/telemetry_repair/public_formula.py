@@ -51,7 +51,7 @@ def public_scores(answer: Answer, truth: Floats) -> PublicScores:
 
 
 def confidence_credit(values: Floats, confidence: Floats, truth: Floats) -> Floats:
-    """The public credit, 0..1, for a confidence; not a proper scoring rule, as near truth any above 0.7 counts alike."""
+    """The public credit, 0..1, for a confidence; near the truth any above 0.7 counts alike."""
     accuracy = 1.0 - np.abs(truth - values) / np.maximum(np.maximum(np.abs(truth), np.abs(values)), 1.0)
     right = np.where(confidence > 0.7, 1.0, 0.5 + 1.25 * (confidence - 0.3))
     wrong = np.where(confidence < 0.3, 0.8, np.maximum(0.0, 0.8 - 2.0 * confidence * (1.0 - accuracy)))

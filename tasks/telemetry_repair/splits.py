@@ -85,8 +85,8 @@ def _generated(
     seed: int,
     backbone: Backbone,
     rows: int,
-    severity: Severity = Severity(),  # noqa: B008  (frozen)
-    load: Load = Load(),  # noqa: B008  (frozen)
+    severity: Severity = Severity(),
+    load: Load = Load(),
     relabel: bool = False,
 ) -> Snapshots:
     truth = snapshots(backbone, rows, seed, load)

@@ -32,7 +32,7 @@ class Load:
     """Probability that a snapshot has one large transfer."""
 
 
-def snapshots(backbone: Backbone, rows: int, seed: int, load: Load = Load()) -> Floats:  # noqa: B008  (frozen)
+def snapshots(backbone: Backbone, rows: int, seed: int, load: Load = Load()) -> Floats:
     """True counters in Mbit/s, rows x interfaces x (rx, tx), of snapshots that are hours or days apart."""
     rng = np.random.default_rng(seed)
     routers = len(backbone.network.routers)

@@ -17,6 +17,7 @@ RANGES = ((0.5, 0.8), (1.2, 1.5))
 HIT = 0.2
 MOST_ROUTERS = 10  # up to which all sets are weighed
 STRAY = 1e-6  # density of a ratio that no fault makes
+IDLE = 0.02  # probability that a direction of a link carries nothing
 CLOSE = 0.05
 
 FACTORS = np.concatenate([np.linspace(low, high, 31) for low, high in RANGES])
@@ -38,8 +39,9 @@ def log_densities(own, opposite):
     """Log density of log(own / opposite) under faults at (neither, own, opposite, both)."""
     if own <= 0.0 or opposite <= 0.0:
         # Zeros come from faults that drop: the end that reads zero is hit, and with both at zero both are.
-        neither = own == opposite
-        return np.log([1.0 if neither else STRAY, own <= 0.0 < opposite or STRAY, opposite <= 0.0 < own or STRAY, 1.0])
+        silent = own == opposite
+        neither, both = (IDLE, 1.0) if silent else (STRAY, STRAY)
+        return np.log([neither, own <= 0.0 < opposite or STRAY, opposite <= 0.0 < own or STRAY, both])
     ratio = own / opposite
     place = int(np.searchsorted(_SPACING, np.log(ratio))) - 1
     both = _BOTH[place] if 0 <= place < len(_BOTH) else 0.0
@@ -118,7 +120,7 @@ def points(own, opposite, posterior, elsewhere):
             return np.zeros(1), np.ones(1)
         return elsewhere, np.full(len(elsewhere), 1.0 / len(elsewhere))
     values, weights = [0.75 * own + 0.25 * opposite, opposite, own], [neither, own_hit, opposite_hit]
-    if both > 1e-3:
+    if both > 1e-3 and own > 0.0:
         implied = own / FACTORS
         plausible = np.array([factor_density(opposite / value) for value in implied]) * FACTORS
         values.extend(implied)
@@ -139,10 +141,7 @@ def least_loss(values, weights):
 def run_repair(telemetry, topology):
     links = link_evidence(telemetry)
     routers = suspects(telemetry, topology, links)
-    if routers is None:
-        posterior = posterior_of_interfaces(links)
-    else:
-        posterior = posterior_of_routers(telemetry, links, routers)
+    posterior = posterior_of_interfaces(links) if routers is None else posterior_of_routers(telemetry, links, routers)
     quiet = all(not disagree(evidence) for evidence in links.values())
     rates = [rate for fields in telemetry.values() for rate in (fields["rx_rate"], fields["tx_rate"]) if rate > 0.0]
     elsewhere = np.zeros(0) if quiet else np.array(rates)

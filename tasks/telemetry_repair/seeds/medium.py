@@ -2,10 +2,10 @@
 
 # EVOLVE-BLOCK-START
 AGREEMENT = 0.05  # relative difference up to which both ends tell the same
-OWN_WEIGHT = 0.7  # of the own reading where both ends agree
-LARGER_WEIGHT = 0.6  # of the larger reading where they do not
-CONFIDENCE_AGREED = 0.9
-CONFIDENCE_REPLACED = 0.8
+OWN_WEIGHT = 0.5  # of the own reading where both ends agree
+LARGER_WEIGHT = 0.5  # of the larger reading where they do not
+CONFIDENCE_AGREED = 0.8
+CONFIDENCE_REPLACED = 0.6
 CONFIDENCE_DISPUTED = 0.5
 
 

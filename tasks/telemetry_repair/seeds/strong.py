@@ -2,13 +2,13 @@
 
 # EVOLVE-BLOCK-START
 AGREEMENT = 0.08  # relative difference up to which both ends tell the same
-OWN_WEIGHT = 0.75  # of the own reading where both ends agree
-MARGIN = 0.25  # difference in doubt from which on one end is believed
-CONFIDENCE_AGREED = 0.98
-CONFIDENCE_REPLACED = 0.95
+OWN_WEIGHT = 0.5  # of the own reading where both ends agree
+MARGIN = 0.3  # difference in doubt from which on one end is believed
+CONFIDENCE_AGREED = 0.9
+CONFIDENCE_REPLACED = 0.9
 CONFIDENCE_NOTHING = 0.5  # both ends read zero
 CONFIDENCE_DECIDED = 0.7
-CONFIDENCE_DISPUTED = 0.1
+CONFIDENCE_DISPUTED = 0.3
 
 
 def agree(own, opposite):

@@ -1,15 +1,15 @@
-"""Repairs counters that read zero from the other end of the link."""
+"""Repairs counters by the average of both ends of the link, unless the own end reads zero."""
 
 # EVOLVE-BLOCK-START
-CONFIDENCE_KEPT = 0.8
-CONFIDENCE_REPLACED = 0.8
+OWN_WEIGHT = 0.5
+CONFIDENCE = 0.6
 
 
 def repair_counter(own, opposite):
     """(repaired, confidence) of one counter from its reading and the opposite one at the other end."""
     if own == 0.0:
-        return opposite, CONFIDENCE_REPLACED
-    return own, CONFIDENCE_KEPT
+        return opposite, CONFIDENCE
+    return OWN_WEIGHT * own + (1.0 - OWN_WEIGHT) * opposite, CONFIDENCE
 
 
 def run_repair(telemetry, topology):
