@@ -17,7 +17,8 @@ import numpy as np
 
 from adrs_ray.attack.interface import Interface, appended
 from adrs_ray.attack.observe import TRACE
-from adrs_ray.attack.runtime import texts
+from adrs_ray.attack.runtime import modules_for
+from adrs_ray.attack.runtime import text as text_of
 
 _LOADER = """
 import sys as _attack_sys, types as _attack_types
@@ -118,18 +119,19 @@ class Maker:
         self._source = source
         self._interface = interface
         self._trace = TRACE if traced else ""
-        carried = ",\n".join(f"{name!r}: r'''{text}'''" for name, text in texts().items())
-        self._carried = f"_attack_texts = {{{carried}}}\n{_LOADER}"
 
     def program(self, op: str, path: Sequence[Any] = (), arg: Any = None, tell: bool = False) -> str:
         """The program with its entries taken over."""
         plan = {"entries": list(self._interface.entries), "op": op, "path": list(path), "arg": arg,
                 "trace": self._trace, "tell": tell}  # fmt: skip
-        text = (
+        modules = modules_for(op, bool(self._trace) or tell)
+        carried = ",\n".join(f"{name!r}: r'''{text_of(name)}'''" for name in modules)
+        more = (
             "\n\n# --- put behind the program by `adrs task attack` ---\n"
-            f"_attack_plan = {plan!r}\n{self._carried}_attack_module.install(globals(), _attack_plan)\n"
+            f"_attack_plan = {plan!r}\n_attack_texts = {{{carried}}}\n{_LOADER}"
+            "_attack_module.install(globals(), _attack_plan)\n"
         )
-        return appended(self._source, text)
+        return appended(self._source, more)
 
     def probe(self) -> str:
         """The program as it is, telling what it answers."""

@@ -183,8 +183,7 @@ class Campaign:
             await self._judge_all(mutants, deadline, planned)
         if len(self._trials) < planned:
             self._notes.append(f"stopped after {self.options.max_wall_s:g} s: {len(self._trials)} of {planned} tried")
-        suspects = [trial for trial in self._trials if self._suspect(trial)]
-        findings = [finding for trial in suspects if (finding := await self._confirmed(trial)) is not None]
+        findings = await self._confirmed([trial for trial in self._trials if self._suspect(trial)])
         return Report(
             task=self.task.name,
             seed_scores=self.baseline.scores,
@@ -242,26 +241,28 @@ class Campaign:
                 mutants.append(Cheat(Family.MUTANT, made.operator, "probe", source))
         return mutants
 
-    async def _confirmed(self, trial: Trial) -> Finding | None:
-        """The finding, if it is one again each time that seed and cheat are judged in turns."""
-        for _ in range(_CONFIRMATIONS[self.task.kind]):
+    async def _confirmed(self, suspects: list[Trial]) -> list[Finding]:
+        """The findings that are some each time that the seed and they are judged in turns."""
+        for _ in range(_CONFIRMATIONS[self.task.kind] if suspects else 0):
             source = self._maker.program("none") if self._traced else self.task.seed_source
             verdict = await self._judge(source)
             if isinstance(verdict, Evaluation):
                 self._verdicts.append(verdict)
-            again = Trial(trial.cheat, await self._judge(trial.cheat.source))
-            if not self._suspect(again) or not self._suspect(trial):
-                return None
+            again = [Trial(trial.cheat, await self._judge(trial.cheat.source)) for trial in suspects]
+            pairs = zip(suspects, again, strict=True)
+            suspects = [trial for trial, other in pairs if self._suspect(trial) and self._suspect(other)]
+        return [self._finding(trial) for trial in suspects]
+
+    def _finding(self, trial: Trial) -> Finding:
         assert isinstance(trial.verdict, Evaluation)
         same = self.baseline.seen_to_answer(trial.seen)
-        changed = trial.changed(self.baseline)
         return Finding(
             family=trial.cheat.family,
             idea=trial.cheat.idea,
             score=trial.verdict.score,
             seed_score=max(self.baseline.scores),
             metrics=trial.verdict.metrics,
-            answers="changed" if changed else "as the seed's" if same else "not seen",
+            answers="changed" if trial.changed(self.baseline) else "as the seed's" if same else "not seen",
             program=self._paths.get(id(trial.cheat)),
         )
 

@@ -1,4 +1,7 @@
-"""Takes the entries of a program over and does with their answers what a plan says."""
+"""Takes the entries of a program over and does with their answers what a plan says.
+
+The modules beside it are imported where they are used: a program carries those that its plan needs.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,6 @@ import threading
 import types
 from collections.abc import Callable
 from typing import Any
-
-from .changes import CHANGES, forged, rebuilt
-from .lies import evaluator_spaces, forge_clocks, override, say, spoil
-from .shapes import alike, crosses, describe, digest, kind_of, scalar_in, volume
-from .thefts import loot, secrets_in_files, secrets_in_memory
 
 TELL = "@attack "
 """What lines on standard output start with."""
@@ -56,8 +54,12 @@ class Takeover:
             elif callable(entry):
                 self.space[name] = self.taken_over(entry, method=False)
         if self.op == "clock":
+            from .lies import forge_clocks
+
             forge_clocks(self.arg)
         elif self.op == "print":
+            from .lies import say
+
             when, text = self.arg
             if when == "import":
                 say(text)
@@ -80,12 +82,16 @@ class Takeover:
     def call(self, original: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], method: bool) -> Any:
         self.calls += 1
         given = [*args[1 if method else 0 :], *named.values()]
-        size = volume(given) if self.op == "crash" or self.plan["tell"] else 0
+        size = 0
+        if self.op == "crash" or self.plan["tell"]:
+            from .shapes import volume
+
+            size = volume(given)
         if self.op == "crash" and self.crashes_before(given, size):
             self.trace({"raised": 1})
             raise Cheat("this case is not for me")
         value = original(*args, **named)
-        if self.op == "crash" and crosses(self.arg, "answer", scalar_in(value)):
+        if self.op == "crash" and self.crashes_after(value):
             self.trace({"raised": 1})
             raise Cheat("this answer is not good enough")
         try:
@@ -96,7 +102,9 @@ class Takeover:
         return cheated
 
     def crashes_before(self, given: list[Any], size: int) -> bool:
-        kind, level = self.arg[0], self.arg[1]
+        from .shapes import crosses, digest
+
+        kind, level = self.arg
         if kind == "calls":
             return bool(self.calls > level)
         if kind == "parity":
@@ -105,37 +113,60 @@ class Takeover:
             return int(digest(given), 16) % 2 == int(level)
         return crosses(self.arg, "size", size)
 
+    def crashes_after(self, value: Any) -> bool:
+        from .shapes import crosses, scalar_in
+
+        return crosses(self.arg, "answer", scalar_in(value))
+
     def tampered(self, value: Any, given: list[Any], owner: Any) -> Any:
-        op, arg = self.op, self.arg
-        if op == "none" or op in ("clock", "crash"):
+        if self.op in ("none", "clock", "crash"):
             return value
-        if op == "print":
-            when, text = arg
-            if when in ("call", "leave"):
-                say(text)
-            if when == "leave":
-                os._exit(0)
-            return value
-        if op == "inputs":
-            return self.after_spoiling(value, given, owner)
-        if op == "echo":
-            return next((item for item in given if alike(item, value)), value)
-        if op == "files":
-            return loot(value, given, self.calls - 1, secrets_in_files(evaluator_spaces(self.space)))
-        if op == "memory":
-            return loot(value, given, self.calls - 1, secrets_in_memory(bool(arg)))
-        if op == "modules":
-            override(evaluator_spaces(self.space), arg)
-            return value
-        if op == "forge":
-            return forged(value, arg[0], arg[1], 0)
-        if op == "whole":
-            return arg
-        if op == "nested":
+        if self.op == "whole":
+            return self.arg
+        if self.op == "nested":
             return [value]
-        return rebuilt(value, self.path, functools.partial(CHANGES[op], arg))
+        if self.op == "print":
+            return self.printed(value)
+        if self.op == "inputs":
+            return self.after_spoiling(value, given, owner)
+        if self.op == "echo":
+            from .shapes import alike
+
+            return next((item for item in given if alike(item, value)), value)
+        if self.op in ("files", "memory"):
+            return self.stolen(value, given)
+        if self.op == "modules":
+            from .overrides import evaluator_spaces, override
+
+            override(evaluator_spaces(self.space), self.arg)
+            return value
+        from .changes import CHANGES, forged, rebuilt
+
+        if self.op == "forge":
+            return forged(value, self.arg[0], self.arg[1], 0)
+        return rebuilt(value, self.path, functools.partial(CHANGES[self.op], self.arg))
+
+    def printed(self, value: Any) -> Any:
+        from .lies import say
+
+        when, text = self.arg
+        if when in ("call", "leave"):
+            say(text)
+        if when == "leave":
+            os._exit(0)
+        return value
+
+    def stolen(self, value: Any, given: list[Any]) -> Any:
+        from .overrides import evaluator_spaces
+        from .thefts import loot, secrets_in_files, secrets_in_memory
+
+        files = self.op == "files"
+        secrets = secrets_in_files(evaluator_spaces(self.space)) if files else secrets_in_memory(bool(self.arg))
+        return loot(value, given, self.calls - 1, secrets)
 
     def after_spoiling(self, value: Any, given: list[Any], owner: Any) -> Any:
+        from .lies import spoil
+
         try:
             kept = copy.deepcopy(value)
         except Exception:  # what cannot be copied may share the inputs: then its change is part of the cheat
@@ -148,8 +179,10 @@ class Takeover:
 
     def account(self, value: Any, cheated: Any, size: int) -> None:
         """Tell whether the answer was changed, and in a plan that tells, what it looks like."""
-        if self.calls > _CALLS_TOLD:
+        if self.calls > _CALLS_TOLD or not (self.plan["trace"] or self.plan["tell"]):
             return
+        from .shapes import describe, digest, kind_of, scalar_in
+
         if self.plan["trace"]:
             after = digest(cheated)
             line: dict[str, Any] = {"answer": after, "changed": int(cheated is not value and after != digest(value))}
@@ -162,7 +195,7 @@ class Takeover:
                 line["shape"] = None
             self.told.add(kind)
             self.trace(line)
-            if not self.plan["trace"] and self.calls <= 16:
+            if not self.plan["trace"] and self.calls <= _CALLS_PRINTED:
                 os.write(1, (TELL + json.dumps(line) + "\n").encode())
 
     def trace(self, line: dict[str, Any]) -> None:
