@@ -46,6 +46,7 @@ unit:
 
 bench: install
 	$(BIN)/python -m tests.benchmarks.jail_overhead
+	$(BIN)/python -m tests.benchmarks.exchange
 	$(BIN)/python -m tests.benchmarks.journal
 	$(BIN)/python -m tests.benchmarks.txn_kernel
 	$(BIN)/python -m tests.benchmarks.orchestration --ray
