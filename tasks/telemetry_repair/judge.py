@@ -36,7 +36,8 @@ from .splits import Snapshots
 FLOOR_MBPS = 0.01
 """Errors are relative to the truth or this, the larger: an idle link has no relative error."""
 CLOSE = 0.05
-"""A repaired counter is right, for its confidence, within this relative error; noise stays below it."""
+"""A repaired counter is right, for its confidence, within this relative error: intact readings are, opposite ones nearly
+always."""
 MOVED = 0.1
 """A reading counts as corrupted, and as changed by the program, from this relative difference on."""
 BOUND = 1.0
@@ -63,9 +64,9 @@ def cases(split: Split) -> list[Case]:
 
 def split_note(split: Split) -> str | None:
     """Says so when the test split is generated because the recorded snapshots are not on this machine."""
-    if split != "test" or data_file(_data()) is not None:
+    if split != "test" or data_file(recorded_file()) is not None:
         return None
-    return f"generated: {_data().file} is not here (`adrs data pull telemetry_repair` fetches the recorded snapshots)"
+    return f"generated: {recorded_file().file} is not here (`adrs data pull telemetry_repair` fetches the recorded snapshots)"
 
 
 def score(case: Case, raw: Any) -> dict[str, float]:
@@ -182,9 +183,10 @@ def _snapshots(split: Split) -> tuple[Snapshots, ...]:
         return splits.validation()
     if split == "stress":
         return splits.stress()
-    path = data_file(_data())
+    path = data_file(recorded_file())
     return splits.test_stand_in() if path is None else splits.test(*recorded.read(path))
 
 
-def _data() -> DataFile:
+def recorded_file() -> DataFile:
+    """The file of the recorded snapshots, as task.yaml names it."""
     return read_spec(Path(__file__).with_name("task.yaml")).data[0]

@@ -16,7 +16,7 @@ import numpy as np
 from adrs_ray.task import Case, CaseResult, Combined, Split, UsageError, data_file, quality
 
 from . import answer, recorded
-from .judge import _data
+from .judge import recorded_file
 from .network import Floats, Network
 from .perturbation import DOWN, FAMILIES, NOISE, UP
 from .public_formula import public_scores
@@ -32,10 +32,10 @@ def cases(split: Split) -> list[Case]:
     """The public snapshots, perturbed as publicly. Raises UsageError for other splits and without the recorded file."""
     if split != "test":
         raise UsageError(f"scoring `paper` has the split test only, not {split}: use scoring `sound`")
-    path = data_file(_data())
+    path = data_file(recorded_file())
     if path is None:
         raise UsageError(
-            f"scoring `paper` needs {_data().file}: set ADRS_DATA_DIR or run `adrs data pull telemetry_repair`"
+            f"scoring `paper` needs {recorded_file().file}: set ADRS_DATA_DIR or run `adrs data pull telemetry_repair`"
         )
     network, truth = recorded.read(path)
     readings = _perturbed(network, truth)

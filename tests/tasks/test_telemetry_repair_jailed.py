@@ -95,7 +95,7 @@ def run_repair(telemetry, topology):
     return {{}} if hidden else telemetry
 """
 TOUCHES_RANDOM = """
-import random, sys
+import random
 import numpy as np
 
 random.seed(0)
@@ -106,11 +106,6 @@ def run_repair(telemetry, topology):
     [random.random() for _ in range(1000)]
     random.random = lambda: 0.99
     np.random.seed(3)
-    for module in list(sys.modules.values()):
-        for name in ("_STATUSES", "_RATES"):
-            if hasattr(module, name) and "adapter" in module.__name__:
-                telemetry["_"] = 1
-                del telemetry["_"]
     return telemetry
 """
 TAMPERS_WITH_THE_ADAPTER = """
