@@ -1,18 +1,26 @@
 """Proven lower bounds on the cost of a broadcast, and the table that keeps them.
 
-A linear program that every valid plan satisfies once its links are averaged over the partitions:
+Average the links of a valid plan over its partitions. With D GB of data, k destinations, prices c, and r the price of
+a region and second:
 
-- x[e] in [0, 1], the share of the partitions that link e carries; f[d, e] <= x[e], a unit flow from the source to each
-  destination d (each partition has a path to d over links that carry it); y[v] >= the flow of any d through a region v
-  that is neither source nor destination;
+- x[e], the share of the partitions that link e carries, is an average of trees from the source to all destinations;
+- y[v], the share of the partitions that pass a region v that is neither source nor destination: the number of regions
+  in use is n >= k + 1 + sum y;
 - time T: 8 D x[e] <= throughput[e] T; summed over the links out of a region <= its egress limit x T, into it <= its
   ingress limit x T (flows keep within the limits); T >= T0, the time that one end alone needs for all data;
-- cost >= D sum price[e] x[e] + r (k + 1) T + r T0 sum y[v], r the price of a region and second, k destinations: the
-  number of regions in use is n >= k + 1 + sum y, and n T >= (k + 1) T + (n - k - 1) T0.
+- cost = D sum c x + r n T >= D sum c x + r (k + 1) T + r T0 sum y.
 
-The solver's answer is not believed: its multipliers, whatever they are, give a lower bound by weak duality over the
-box of the variables, which is computed here. T may be boxed in, because a plan so slow that its machines alone cost
-more than the direct plan is above the bound anyway.
+Two relaxations of this, and the larger counts:
+
+1. Linear program: in place of trees one unit flow f[d] per destination, f[d, e] <= x[e] <= 1, and y[v] >= what of any
+   f[d] passes v. HiGHS solves it, but its answer is not believed: its multipliers, whatever they are, give a lower
+   bound by weak duality over the box of the variables, which is computed here.
+2. Lagrange: with any multipliers >= 0 on the limits of time, what is left falls apart in the least over T, and one
+   cheapest tree under prices that hold the multipliers, which `steiner` finds exactly. The multipliers are those of
+   the linear program, then follow the subgradient.
+
+T may be boxed in, because a plan so slow that its machines alone cost more than the direct plan is above the bound
+anyway.
 
     python -m tasks.cloudcast.bounds
 """
@@ -31,6 +39,7 @@ from scipy import sparse
 from scipy.optimize import linprog
 
 from .network import Floats, Ints
+from .steiner import MOST_ENDS, cheapest_tree
 from .transfer import USD_PER_REGION_SECOND, Job, transfer
 
 TABLE = Path(__file__).with_name("bounds.json")
@@ -57,7 +66,7 @@ def digest(job: Job) -> str:
 
 
 def solve(job: Job) -> float:
-    """The bound in USD, by HiGHS (interior point) and weak duality. Some seconds for 71 regions and 6 destinations."""
+    """The bound in USD. Some seconds for 71 regions and 6 destinations."""
     program = _program(job)
     result = linprog(
         program.objective,
@@ -70,8 +79,79 @@ def solve(job: Job) -> float:
     )
     if result.status != 0:
         raise RuntimeError(f"HiGHS found no bound: {result.message}")
-    bound = program.dual_bound(-result.ineqlin.marginals, result.eqlin.marginals)
+    multipliers = np.maximum(-result.ineqlin.marginals, 0.0)
+    bound = program.dual_bound(multipliers, result.eqlin.marginals)
+    if len(job.destinations) <= MOST_ENDS:
+        bound = max(bound, _Lagrange(job).ascend(multipliers))
     return bound - _SAFETY * abs(bound)
+
+
+class _Lagrange:
+    """The second relaxation. Multipliers: one per link that does not enter the source, then per egress, per ingress."""
+
+    def __init__(self, job: Job) -> None:
+        self.source, self.ends = job.index[job.source], job.ends.tolist()
+        self.count = len(job.network.regions)
+        kept = job.network.links[:, 1] != self.source
+        self.links = job.network.links[kept]
+        self.rate = USD_PER_REGION_SECOND
+        self.regions = len(self.ends) + 1
+        self.gbit = 8 * job.data_vol
+        self.least_time, self.most_time = _times(job)
+        relay = np.ones(self.count)
+        relay[[self.source, *self.ends]] = 0.0
+        self.own_price = job.data_vol * job.network.cost[kept] + (self.rate * self.least_time * relay)[self.links[:, 1]]
+        ingress, egress = job.limits
+        self.capacity = np.concatenate([job.network.throughput[kept], egress, ingress])
+
+    def ascend(self, multipliers: Floats, rounds: int = 150) -> float:
+        """The best bound met on the way from the first of `multipliers` along subgradients."""
+        scale = self.gbit / self.capacity  # work in seconds that one partition-average unit of x takes
+        now = multipliers[: len(self.capacity)] / scale
+        best, reach = -np.inf, 0.02
+        since = 0
+        for _ in range(rounds):
+            value, uphill = self.value(now * scale)
+            uphill = uphill * scale
+            if value > best + 1e-9 * abs(value):
+                best, since, kept = value, 0, now
+            else:
+                since += 1
+            if since == 8:
+                since, reach, now = 0, reach / 2, kept
+                continue
+            length = float(uphill @ uphill)
+            if length == 0.0:
+                break
+            now = np.maximum(0.0, now + reach * abs(best) / length * uphill)
+        return float(best)
+
+    def value(self, multipliers: Floats) -> tuple[float, Floats]:
+        """The bound that `multipliers` >= 0 give, and its subgradient."""
+        m = len(self.links)
+        on_link = multipliers[:m] + multipliers[m:][self.links[:, 0]] + multipliers[m + self.count :][self.links[:, 1]]
+        price = np.full((self.count, self.count), np.inf)
+        price[self.links[:, 0], self.links[:, 1]] = self.own_price + self.gbit * on_link
+        tree_price, tree = cheapest_tree(price, self.source, self.ends)
+        per_second = self.rate * self.regions - float(multipliers @ self.capacity)
+        time_s = self.least_time if per_second > 0 else self.most_time
+        carried = np.array([(a, b) in tree for a, b in self.links.tolist()], dtype=np.float64)
+        load = np.concatenate(
+            [
+                carried,
+                np.bincount(self.links[:, 0], carried, minlength=self.count),
+                np.bincount(self.links[:, 1], carried, minlength=self.count),
+            ]
+        )
+        return tree_price + per_second * time_s, self.gbit * load - self.capacity * time_s
+
+
+def _times(job: Job) -> tuple[float, float]:
+    """No plan takes less than the first, in s; one that takes more than the second costs more than the direct one."""
+    ingress, egress = job.limits
+    least = 8 * job.data_vol / min(egress[job.index[job.source]], ingress[job.ends].min())
+    direct = transfer(job, job.direct()).cost
+    return least, max(least, direct / (USD_PER_REGION_SECOND * (len(job.destinations) + 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +182,7 @@ def _program(job: Job) -> _Program:
     t = first_y + len(relays)
     gbit = 8 * job.data_vol
     ingress, egress = job.limits
-    least_time = gbit / min(egress[source], ingress[ends].min())
-    direct = transfer(job, job.direct()).cost
+    least_time, most_time = _times(job)
 
     tails_at = _incidence(links[:, 0], count)
     heads_at = _incidence(links[:, 1], count)
@@ -143,7 +222,7 @@ def _program(job: Job) -> _Program:
     objective[first_y:t] = rate * least_time
     objective[t] = rate * (k + 1)
     low, high = np.zeros(t + 1), np.ones(t + 1)
-    low[t], high[t] = least_time, max(least_time, direct / (rate * (k + 1)))
+    low[t], high[t] = least_time, most_time
     assert first_f + k * m == first_y
     return _Program(objective, at_most, equal, np.delete(wanted, source, axis=1).ravel(), low, high)
 

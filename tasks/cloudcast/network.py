@@ -81,7 +81,7 @@ def read_profiles(cost_csv: Path, throughput_csv: Path) -> Network:
 
 @dataclass(frozen=True, slots=True)
 class _Tariff:
-    """USD per GB: within a continent, between two of the same provider, to another provider (by kind of continent)."""
+    """USD per GB and Gbit/s: within a continent, to another one, to another provider; dear_ from a dear region."""
 
     near: float
     far: float
@@ -99,14 +99,15 @@ _TARIFFS: Mapping[str, _Tariff] = {
     "gcp": _Tariff(0.02, 0.08, 0.12, 0.08, 0.14, 60.0, 38.0, 14.0),
 }
 
-_CONTINENTS: Mapping[str, tuple[float, float, bool]] = {
-    "na": (-95.0, 40.0, False),
-    "eu": (10.0, 50.0, False),
-    "ap": (120.0, 20.0, False),
-    "sa": (-55.0, -20.0, True),
-    "af": (20.0, -15.0, True),
+_EVERY = ("aws", "azure", "gcp")
+_CONTINENTS: Mapping[str, tuple[float, float, tuple[str, ...]]] = {
+    "na": (-95.0, 40.0, ()),
+    "eu": (10.0, 50.0, ()),
+    "ap": (120.0, 20.0, ("aws",)),
+    "sa": (-55.0, -20.0, _EVERY),
+    "af": (20.0, -15.0, _EVERY),
 }
-"""Centre on a flat map (degrees), and whether sending from there is dear."""
+"""Centre on a flat map (degrees), and whose regions there are dear to send from."""
 
 
 def generate(seed: int, sizes: Mapping[str, int] | None = None) -> Network:
@@ -126,24 +127,31 @@ def generate(seed: int, sizes: Mapping[str, int] | None = None) -> Network:
             homes.append(home)
     order = rng.permutation([(a, b) for a in range(len(names)) for b in range(len(names)) if a != b])
     local_price = {name: float(rng.choice([0.0, 0.0, 0.0, 0.005, 0.03])) for name in names}
+    lane = {
+        (owner, home, away): float(rng.choice([1.0, 1.0, 1.0, 0.6, 1.7]))
+        for owner in sizes
+        for home in _CONTINENTS
+        for away in _CONTINENTS
+    }
     cost, throughput = np.empty(len(order)), np.empty(len(order))
     for i, (a, b) in enumerate(order):
         tariff = _TARIFFS[owners[a]]
         offset = places[a] - places[b]
         distance = float(np.sqrt((offset * offset).sum())) / 100
-        price, gbps = _price_and_gbps(tariff, owners[a] == owners[b], homes[a], homes[b])
-        cost[i] = round(price + local_price[names[a]], 4)
+        price, gbps = _price_and_gbps(tariff, owners[a], owners[b], homes[a], homes[b])
+        cost[i] = round(price * lane[owners[a], homes[a], homes[b]] + local_price[names[a]], 4)
         throughput[i] = round(max(0.3, gbps / (1 + 0.15 * distance) * float(rng.uniform(0.6, 1.15))), 3)
     return Network(tuple(names), order.astype(np.int64), cost, throughput)
 
 
-def _price_and_gbps(tariff: _Tariff, same_provider: bool, home: str, away: str) -> tuple[float, float]:
-    dear = _CONTINENTS[home][2]
-    if not same_provider:
+def _price_and_gbps(tariff: _Tariff, owner: str, other: str, home: str, away: str) -> tuple[float, float]:
+    """USD per GB and Gbit/s before what is random, from one continent to another."""
+    dear = owner in _CONTINENTS[home][2]
+    if owner != other:
         return (tariff.dear_out if dear else tariff.out), tariff.out_gbps
     if home == away:
         return tariff.near, tariff.near_gbps
-    return (tariff.dear_far if dear or _CONTINENTS[away][2] else tariff.far), tariff.far_gbps
+    return (tariff.dear_far if dear else tariff.far), tariff.far_gbps
 
 
 def relabelled(network: Network, seed: int) -> Network:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ import numpy as np
 from adrs_ray.task import DataFile, Split, data_file, read_spec
 
 from .network import Network, generate, perturbed, provider, read_profiles, relabelled, thinned
+from .steiner import MOST_ENDS, cheapest_tree
 from .transfer import Job
 
 PUBLIC = ("intra_aws", "intra_azure", "intra_gcp", "inter_agz", "inter_gaz2")
 INGRESS: Mapping[str, float] = {"aws": 10, "gcp": 16, "azure": 16}
 EGRESS: Mapping[str, float] = {"aws": 5, "gcp": 7, "azure": 16}
 PUBLIC_SOURCES = frozenset({"aws:ap-northeast-1", "azure:australiaeast", "gcp:us-east1-b", "gcp:asia-southeast1-a"})
-_NETWORK_SEEDS: Mapping[Split, int] = {"train": 10, "validation": 20, "test": 30, "stress": 40}
+_NETWORK_SEEDS: Mapping[Split, int] = {"train": 19, "validation": 20, "test": 30, "stress": 40}
+_FIRST_DRAW: Mapping[Split, int] = {"train": 10_000, "validation": 20_000, "test": 30_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +83,26 @@ def recorded_paths() -> dict[str, Path] | None:
 
 
 def jobs(split: Split, paths: Mapping[str, Path] | None) -> dict[str, Job]:
-    """The jobs of a split by case id; `paths` as `recorded_paths()` gives them."""
+    """The jobs of a split by case id; `paths` as `recorded_paths()` gives them. Made once per process."""
     if split == "stress":
-        return _stress()
-    if paths is None:
+        return dict(_stress())
+    return dict(_jobs(split, None if paths is None else tuple(paths.items())))
+
+
+@cache
+def _jobs(split: Split, recorded: tuple[tuple[str, Path], ...] | None) -> dict[str, Job]:
+    if recorded is None:
         return _drawn(split, generate(_NETWORK_SEEDS[split]))
-    network = read_profiles(paths["cloudcast/cost.csv"], paths["cloudcast/throughput.csv"])
+    paths = dict(recorded)
+    network = _recorded_network(paths["cloudcast/cost.csv"], paths["cloudcast/throughput.csv"])
     if split != "test":
         return _drawn(split, network)
     return {f"test-{name}": _public(network, paths[f"cloudcast/{name}.json"]) for name in PUBLIC}
+
+
+@cache
+def _recorded_network(cost_csv: Path, throughput_csv: Path) -> Network:
+    return read_profiles(cost_csv, throughput_csv)
 
 
 def every_job() -> dict[str, Job]:
@@ -116,31 +130,48 @@ def _public(network: Network, path: Path) -> Job:
 
 def _drawn(split: Split, network: Network) -> dict[str, Job]:
     return {
-        f"{split}-{name}": _draw(network, _NETWORK_SEEDS[split] * 1_000 + i, shape)
+        f"{split}-{name}": _draw(network, _FIRST_DRAW[split] + i, shape)
         for i, (name, shape) in enumerate(_SHAPES[split].items())
     }
+
+
+WORTHWHILE = 0.7
+"""Jobs are drawn again until one tree for all costs at most this share of what direct sending does."""
 
 
 def _draw(network: Network, seed: int, shape: _Shape) -> Job:
     rng = np.random.default_rng(seed)
     regions = network.by_provider()
-    source = str(rng.choice([r for r in regions[shape.source] if r not in PUBLIC_SOURCES]))
-    destinations = [
-        str(region)
-        for name, count in shape.destinations.items()
-        for region in rng.choice([r for r in regions[name] if r != source], size=count, replace=False)
-    ]
-    return Job(
-        network=network,
-        source=source,
-        destinations=tuple(str(d) for d in rng.permutation(destinations)),
-        data_vol=shape.data_vol,
-        partitions=shape.partitions,
-        ingress_limit={name: limit * shape.slow for name, limit in INGRESS.items()},
-        egress_limit={name: limit * shape.slow for name, limit in EGRESS.items()},
-    )
+    while True:
+        source = str(rng.choice([r for r in regions[shape.source] if r not in PUBLIC_SOURCES]))
+        destinations = [
+            str(region)
+            for name, count in shape.destinations.items()
+            for region in rng.choice([r for r in regions[name] if r != source], size=count, replace=False)
+        ]
+        job = Job(
+            network=network,
+            source=source,
+            destinations=tuple(str(d) for d in rng.permutation(destinations)),
+            data_vol=shape.data_vol,
+            partitions=shape.partitions,
+            ingress_limit={name: limit * shape.slow for name, limit in INGRESS.items()},
+            egress_limit={name: limit * shape.slow for name, limit in EGRESS.items()},
+        )
+        if _is_worthwhile(job):
+            return job
 
 
+def _is_worthwhile(job: Job) -> bool:
+    """A job in which little can be saved would say little about a program, and much about the third digit."""
+    ends = job.ends[:MOST_ENDS]
+    source = job.index[job.source]
+    price = job.matrices[0]
+    tree_price, _ = cheapest_tree(np.where(np.isnan(price), np.inf, price), source, ends.tolist())
+    return tree_price <= WORTHWHILE * float(price[source, ends].sum())
+
+
+@cache
 def _stress() -> dict[str, Job]:
     seed = _NETWORK_SEEDS["stress"]
     small = {"aws": 12, "azure": 12, "gcp": 12}
@@ -151,7 +182,7 @@ def _stress() -> dict[str, Job]:
     return {
         "stress-perturbed": _draw(perturbed(base, seed + 1, 0.4, 0.8), seed + 1, mixed),
         "stress-relabelled": _draw(relabelled(base, seed + 2), seed + 2, mixed),
-        "stress-sparse": _replaced(sparse_job, thinned(base, seed + 3, 0.25, direct_links)),
+        "stress-sparse": replace(sparse_job, network=thinned(base, seed + 3, 0.25, direct_links)),
         "stress-traps": _draw(_with_dead_bargains(base, seed + 4), seed + 4, mixed),
         "stress-broad": _draw(generate(seed + 5, small), seed + 5, _Shape("aws", {"aws": 6, "azure": 7, "gcp": 7})),
         "stress-large": _draw(
@@ -160,18 +191,6 @@ def _stress() -> dict[str, Job]:
         "stress-whole": _draw(base, seed + 7, _Shape("aws", {"aws": 4, "gcp": 1}, data_vol=1000.0, partitions=1)),
         "stress-fine": _draw(base, seed + 8, _Shape("azure", {"gcp": 4}, data_vol=20.0, partitions=64, slow=0.1)),
     }
-
-
-def _replaced(job: Job, network: Network) -> Job:
-    return Job(
-        network,
-        job.source,
-        job.destinations,
-        job.data_vol,
-        job.partitions,
-        job.ingress_limit,
-        job.egress_limit,
-    )
 
 
 def _with_dead_bargains(network: Network, seed: int) -> Network:
