@@ -36,8 +36,7 @@ from .splits import Snapshots
 FLOOR_MBPS = 0.01
 """Errors are relative to the truth or this, the larger: an idle link has no relative error."""
 CLOSE = 0.05
-"""A repaired counter is right, for its confidence, within this relative error: intact readings are, opposite ones nearly
-always."""
+"""A repaired counter is right, for its confidence, within this relative error: intact readings are, opposite nearly all."""
 MOVED = 0.1
 """A reading counts as corrupted, and as changed by the program, from this relative difference on."""
 BOUND = 1.0
@@ -64,9 +63,10 @@ def cases(split: Split) -> list[Case]:
 
 def split_note(split: Split) -> str | None:
     """Says so when the test split is generated because the recorded snapshots are not on this machine."""
-    if split != "test" or data_file(recorded_file()) is not None:
+    file = recorded_file()
+    if split != "test" or data_file(file) is not None:
         return None
-    return f"generated: {recorded_file().file} is not here (`adrs data pull telemetry_repair` fetches the recorded snapshots)"
+    return f"generated: {file.file} is not here (`adrs data pull telemetry_repair` fetches the recorded snapshots)"
 
 
 def score(case: Case, raw: Any) -> dict[str, float]:
