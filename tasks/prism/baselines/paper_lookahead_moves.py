@@ -22,10 +22,19 @@ def compute_model_placement(gpu_num, models):
             min(groups, key=lambda group: pressure([*group, model])).append(model)
         if all(pressure(group) < float("inf") for group in groups):
             break
+    else:
+        groups = first_fit(gpu_num, sorted(models, key=lambda m: m.model_size, reverse=True))
     for _ in range(ROUNDS):
         if not improve(groups):
             break
     return dict(enumerate(groups))
+
+
+def first_fit(gpu_num, ordered):
+    groups = [[] for _ in range(gpu_num)]
+    for model in ordered:
+        next(group for group in groups if pressure([*group, model]) < float("inf")).append(model)
+    return groups
 
 
 def improve(groups):

@@ -1,11 +1,11 @@
-"""Places models one by one, large and busy ones first, where the pressure is least once they are there."""
+"""Places models one by one, large and busy ones first, where there is little pressure and much free memory."""
 
 GPU_MEM_SIZE = 80  # GB
 
 # EVOLVE-BLOCK-START
 RATE_EXPONENT = 1.0  # how much requests count when models are ordered
 SIZE_EXPONENT = 1.0  # how much memory counts when models are ordered
-FREE_EXPONENT = 1.0  # how much free memory counts when a GPU is chosen
+FREE_EXPONENT = 2.0  # how much free memory counts when a GPU is chosen
 
 
 def order_key(model):
@@ -16,7 +16,7 @@ def order_key(model):
 
 def gpu_score(demand, free, model):
     """The GPU with the lowest score gets the model; `demand` and `free` GB are those before it is there."""
-    return (demand + model.req_rate / model.slo) / (free - model.model_size) ** FREE_EXPONENT
+    return demand / free**FREE_EXPONENT
 
 
 def place(gpu_num, ordered):
