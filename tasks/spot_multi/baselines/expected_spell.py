@@ -2,8 +2,8 @@
 
 For each region the mean length of a spell of spot is estimated from the ticks seen so far. A launch costs a restart
 (and a transfer from another region), spread over the expected spell, so a dear region that holds can beat a cheap one
-that flaps. Slack, the time that may still be lost, goes into restarts first; only what an even pace leaves over is waited
-away. The constants were chosen on train and validation.
+that flaps. Slack, the time that may still be lost, goes into restarts first; only what an even pace leaves over is
+waited away. The constants were chosen on train and validation.
 """
 
 from sky_spot.strategies.strategy import MultiRegionStrategy

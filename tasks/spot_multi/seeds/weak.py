@@ -4,7 +4,7 @@ from sky_spot.strategies.strategy import MultiRegionStrategy
 from sky_spot.utils import ClusterType
 
 # EVOLVE-BLOCK-START
-PATIENCE_TICKS = 40  # ticks on demand in a row after which the next region is tried
+PATIENCE_TICKS = 60  # ticks on demand in a row after which the next region is tried
 
 
 class WeakStrategy(MultiRegionStrategy):
