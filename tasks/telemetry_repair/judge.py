@@ -36,7 +36,7 @@ from .splits import Snapshots
 FLOOR_MBPS = 0.01
 """Errors are relative to the truth or this, the larger: an idle link has no relative error."""
 CLOSE = 0.05
-"""A repaired counter is right, for its confidence, within this relative error: intact readings are, opposite nearly all."""
+"""Up to this relative error a repaired counter is right, for its confidence; nearly all noise is below it."""
 MOVED = 0.1
 """A reading counts as corrupted, and as changed by the program, from this relative difference on."""
 BOUND = 1.0
