@@ -27,7 +27,7 @@ def found(first, second):
         maps = file.read().splitlines()
     for line in maps:
         start, end = (int(part, 16) for part in line.split()[0].split("-"))
-        if " r" not in line or "[v" in line or line.endswith(".so"):
+        if " rw" not in line or "[v" in line or line.endswith(".so"):
             continue
         for at in range(start, end, 1 << 24):
             data = ctypes.string_at(at, min(1 << 24, end - at))
@@ -114,7 +114,7 @@ def test_scores_are_those_of_this_process(verdicts: Judge) -> None:
 
 def test_no_transaction_is_in_memory_before_it_arrives(verdicts: Judge) -> None:
     streams = [STREAM.parts(workload) for workload in TASK.judge.cases("train")[0].hidden.workloads]
-    later = [part[2:].tobytes() for part in (streams[0][45], streams[0][99], streams[1][0])]
+    later = [part[2:].tobytes() for part in (streams[0][45], streams[1][0])]
     halves = [(data[: len(data) // 2].hex(), data[len(data) // 2 :].hex()) for data in later]
     (verdict,) = verdicts(SEARCHES_ITS_MEMORY.replace("@HALVES@", repr(halves)))
     # cases after the first have other transactions: there the search finds nothing and says so
