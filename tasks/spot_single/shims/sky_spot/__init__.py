@@ -1,0 +1,1 @@
+"""Stand-in for the public package of this name: what a strategy needs, and none of the simulator."""
