@@ -396,6 +396,15 @@ def test_combine_means_over_problems() -> None:
         assert case.id in combined.artifacts["cases"]
 
 
+def test_recorded_standings_are_those_of_these_programs() -> None:
+    rows = json.loads((TASK.folder / "standings.json").read_text())["rows"]
+    scores = {(row["program"], row["split"], row["scoring"]): row["score"] for row in rows}
+    assert {program for program, _, _ in scores} == set(TASK.programs())
+    for name in TASK.seeds():
+        assert scores[name, "train", "sound"] == pytest.approx(judged(source_of(name), "train").score, rel=1e-9)
+        assert scores[name, "test", "paper"] == pytest.approx(judged(source_of(name), "test", "paper").score, rel=1e-9)
+
+
 def test_seed_programs_offer_places_to_change() -> None:
     assert TASK.seed_source == source_of("medium")
     assert (TASK.folder / "seed.py").is_symlink()
