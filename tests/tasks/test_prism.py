@@ -27,6 +27,7 @@ from adrs_ray.task import (
     Combined,
     InvalidOutput,
     MalformedOutput,
+    Split,
     Task,
     UsageError,
     data_dirs,
@@ -69,11 +70,11 @@ def program(source: str) -> ModuleType:
 
 
 @cache
-def cases(split: str, scoring: str = "sound") -> tuple[Case, ...]:
+def cases(split: Split, scoring: str = "sound") -> tuple[Case, ...]:
     return tuple((TASK if scoring == "sound" else PAPER).judge.cases(split))
 
 
-def judged(source: str, split: str, scoring: str = "sound") -> Combined:
+def judged(source: str, split: Split, scoring: str = "sound") -> Combined:
     judge = (TASK if scoring == "sound" else PAPER).judge
     return judge.combine([CaseResult(c.id, judge.score(c, run(source, c)), 0.25, 0.5) for c in cases(split, scoring)])
 
@@ -199,7 +200,7 @@ def test_raw_outputs_that_no_adapter_makes_are_malformed_by_paper_scoring_too(ra
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_programs_stand_in_their_order(split: str) -> None:
+def test_programs_stand_in_their_order(split: Split) -> None:
     order = [TASK.spec.trivial, "weak", "medium", "strong", TASK.spec.best_human]
     scores = [judged(source_of(str(name)), split).score for name in order]
     assert scores == sorted(scores)
@@ -209,7 +210,7 @@ def test_programs_stand_in_their_order(split: str) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_the_medium_seed_is_as_good_as_the_public_initial_program(split: str) -> None:
+def test_the_medium_seed_is_as_good_as_the_public_initial_program(split: Split) -> None:
     assert judged(source_of("medium"), split).score == pytest.approx(judged(source_of("greedy"), split).score)
 
 
