@@ -44,7 +44,7 @@ def search_algorithm(src, dsts, G, num_partitions):
 """
 
 PUBLIC_STYLE = {
-    "a class of its own": '''
+    "a class of its own": """
 import json
 import os
 import networkx as nx
@@ -80,7 +80,7 @@ class BroadCastTopology:
         if self.paths[dst][str(partition)] is None:
             self.paths[dst][str(partition)] = []
         self.paths[dst][str(partition)].append(path)
-''',
+""",
     "the public modules": """
 import networkx as nx
 from broadcast import *

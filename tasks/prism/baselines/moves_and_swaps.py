@@ -1,4 +1,4 @@
-"""Greedy with lookahead, then moves and swaps: the idea of the evolved placement, written from its description.
+"""Greedy by the pressure that results, then local search by moves and swaps.
 
 Models by req_rate / slo, descending, each to the GPU whose pressure is lowest once it is there. Then, while it helps, a
 model of the GPU under most pressure moves to another GPU or changes places with a model there.
