@@ -63,7 +63,9 @@ def _reordered(program: ModuleType, df: pd.DataFrame, groups: list[list[str]]) -
         return answer[0] if isinstance(answer, tuple) and answer else answer
     solve = getattr(program, "solve", None)
     if not callable(solve):
-        raise InterfaceError("the program defines neither solve(df, col_merge) nor a class Evolved with reorder(df, ...)")
+        raise InterfaceError(
+            "the program defines neither solve(df, col_merge) nor a class Evolved with reorder(df, ...)"
+        )
     answer = solve(df, groups)
     return answer[0] if isinstance(answer, tuple) and answer else answer
 

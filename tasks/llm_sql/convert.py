@@ -17,14 +17,15 @@ _PRODUCTS = (
     "text", "description", "parent_asin", "review_title", "verified_purchase", "rating", "product_title", "id"
 )  # fmt: skip
 _PDMX = (
-    "path metadata hasmetadata version isuserpro isuserpublisher isuserstaff haspaywall israted isofficial isoriginal "
-    "isdraft hascustomaudio hascustomvideo ncomments nfavorites nviews nratings rating license licenseurl genres "
-    "groups tags songname title subtitle artistname composername publisher complexity ntracks tracks songlength "
-    "songlengthseconds songlengthbars songlengthbeats nnotes notesperbar nannotations hasannotations nlyrics haslyrics "
-    "ntokens pitchclassentropy scaleconsistency grooveconsistency bestpath isbestpath bestarrangement "
-    "isbestarrangement bestuniquearrangement isbestuniquearrangement subsetall subsetrated subsetdeduplicated "
-    "subsetrateddeduplicated"
-).split()
+    "path", "metadata", "hasmetadata", "version", "isuserpro", "isuserpublisher", "isuserstaff", "haspaywall",
+    "israted", "isofficial", "isoriginal", "isdraft", "hascustomaudio", "hascustomvideo", "ncomments",
+    "nfavorites", "nviews", "nratings", "rating", "license", "licenseurl", "genres", "groups", "tags", "songname",
+    "title", "subtitle", "artistname", "composername", "publisher", "complexity", "ntracks", "tracks",
+    "songlength", "songlengthseconds", "songlengthbars", "songlengthbeats", "nnotes", "notesperbar",
+    "nannotations", "hasannotations", "nlyrics", "haslyrics", "ntokens", "pitchclassentropy", "scaleconsistency",
+    "grooveconsistency", "bestpath", "isbestpath", "bestarrangement", "isbestarrangement", "bestuniquearrangement",
+    "isbestuniquearrangement", "subsetall", "subsetrated", "subsetdeduplicated", "subsetrateddeduplicated"
+)  # fmt: skip
 
 
 def convert(file: str, raw: bytes) -> bytes:
@@ -54,7 +55,7 @@ def convert(file: str, raw: bytes) -> bytes:
 
 
 def _sample(
-    file: str, header: list[str], rows: list[list[str]], columns: tuple[str, ...] | list[str]
+    file: str, header: list[str], rows: list[list[str]], columns: tuple[str, ...]
 ) -> tuple[list[str], list[list[str]]]:
     missing = [name for name in columns if name not in header]
     if missing:

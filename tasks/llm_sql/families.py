@@ -16,7 +16,10 @@ Rng: TypeAlias = np.random.Generator
 Table: TypeAlias = tuple[pd.DataFrame, tuple[tuple[str, ...], ...]]
 """A table and the groups of its columns that may be merged."""
 
-_SYLLABLES = "ba be bi bo da den di dor fa fe go gra ka kel la lin ma mer mi na nor pa pe ra ri sa sol ta ter vi zo".split()
+_SYLLABLES: list[str] = [
+    "ba", "be", "bi", "bo", "da", "den", "di", "dor", "fa", "fe", "go", "gra", "ka", "kel", "la", "lin", "ma",
+    "mer", "mi", "na", "nor", "pa", "pe", "ra", "ri", "sa", "sol", "ta", "ter", "vi", "zo",
+]  # fmt: skip
 
 
 def words(rng: Rng, count: int) -> str:

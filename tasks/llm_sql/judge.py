@@ -51,7 +51,9 @@ def split_note(split: Split) -> str | None:
     if not files:
         return None
     are = "is" if len(files) == 1 else "are"
-    return f"generated in part: {', '.join(files)} {are} not here (`adrs data pull llm_sql` fetches the recorded tables)"
+    return (
+        f"generated in part: {', '.join(files)} {are} not here (`adrs data pull llm_sql` fetches the recorded tables)"
+    )
 
 
 def score(case: Case, raw: Any) -> dict[str, float]:
@@ -85,7 +87,10 @@ def combine(results: Sequence[CaseResult]) -> Combined:
     mean = {name: fmean(result.metrics[name] for result in results) for name in results[0].metrics}
     wall_s = fmean(result.wall_s for result in results)
     metrics = {
-        **{name: mean[name] for name in ("hit_rate", "base_hit_rate", "bound_hit_rate", "bounded_cache_hit_rate", "saved")},
+        **{
+            name: mean[name]
+            for name in ("hit_rate", "base_hit_rate", "bound_hit_rate", "bounded_cache_hit_rate", "saved")
+        },
         "reorder_s": fmean(result.cpu_s for result in results),
         "reorder_wall_s": wall_s,
         "score_bound": mean["bound_saved"],
@@ -93,7 +98,9 @@ def combine(results: Sequence[CaseResult]) -> Combined:
         "leaderboard_coverage": 0.0,
         **quality(results, value="saved", direction="max", size="cells"),
     }
-    lines = [f"{'table':<22} {'rows':>6} {'original':>9} {'hit rate':>9} {'bound':>7} {'bounded cache':>14} {'saved':>7}"]
+    lines = [
+        f"{'table':<22} {'rows':>6} {'original':>9} {'hit rate':>9} {'bound':>7} {'bounded cache':>14} {'saved':>7}"
+    ]
     for result in results:
         m = result.metrics
         lines.append(
@@ -122,13 +129,17 @@ def _case(name: str, seed: int, table: Table) -> Case:
 
 
 def _placement(raw: Any, shape: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    rows, orders = (raw.get("rows"), raw.get("orders")) if isinstance(raw, Mapping) else (None, None)
-    for array, name, expected in ((rows, "rows", shape[:1]), (orders, "orders", shape)):
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu" or array.shape != expected:
-            raise MalformedOutput(f"expected a placement whose {name} are integers of shape {expected}")
+    rows, orders = _integers(raw, "rows", shape[:1]), _integers(raw, "orders", shape)
     if not np.array_equal(np.sort(rows), np.arange(shape[0])):
         raise InvalidOutput("a row of the table is missing or there twice")
     wrong = np.flatnonzero((np.sort(orders, axis=1) != np.arange(shape[1])).any(axis=1))
     if len(wrong):
         raise InvalidOutput(f"row {wrong[0]} of the answer: a cell is missing or there twice")
     return rows, orders
+
+
+def _integers(raw: Any, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    array = raw.get(name) if isinstance(raw, Mapping) else None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu" or array.shape != shape:
+        raise MalformedOutput(f"expected a placement whose {name} are integers of shape {shape}")
+    return array

@@ -1,4 +1,4 @@
-"""The recorded tables: which public file each is from, and the groups of its columns that the public evaluator merges."""
+"""The recorded tables: the public table each is from, and the groups of columns that the public evaluator merges."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ class Recorded:
 
 
 BEER = Recorded("llm_sql/beer_15000.csv.gz", "beer", (("beer/beerId", "beer/name"),))
-MOVIES = Recorded(
-    "llm_sql/movies_small.csv.gz", "movies", (("movie_info", "movie_title", "rotten_tomatoes_link"),)
-)
+MOVIES = Recorded("llm_sql/movies_small.csv.gz", "movies", (("movie_info", "movie_title", "rotten_tomatoes_link"),))
 PDMX = Recorded(
     "llm_sql/pdmx_100.csv.gz",
     "PDMX",

@@ -28,7 +28,11 @@ _WINDOW = 320
 def tables(split: Split) -> dict[str, Table]:
     """Tables of a split by case name. Raises UsageError when a recorded file is there with another content."""
     if split == "train":
-        return {**_beer("train", (0, 3_600), 100), "train-orders": orders(110, 160), "train-catalogue": catalogue(120, 90)}
+        return {
+            **_beer("train", (0, 3_600), 100),
+            "train-orders": orders(110, 160),
+            "train-catalogue": catalogue(120, 90),
+        }
     if split == "validation":
         return {
             **_beer("validation", (7_500, 12_000), 200),

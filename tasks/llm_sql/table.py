@@ -49,8 +49,7 @@ def column_texts(series: pd.Series) -> list[str]:
         return ["" if value != value else str(value) for value in series.tolist()]
     missing = series.isna().tolist()
     return [
-        value if type(value) is str else "" if gone else str(value)
-        for value, gone in zip(series, missing, strict=True)
+        value if type(value) is str else "" if gone else str(value) for value, gone in zip(series, missing, strict=True)
     ]
 
 

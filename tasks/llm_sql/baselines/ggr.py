@@ -1,9 +1,11 @@
 """Greedy group recursion (GGR) with functional dependencies.
 
-Source: Liu et al., "Optimizing LLM Queries in Relational Data Analytics Workloads" (MLSys 2025), written anew. The value
-that promises most goes first in all rows that have it; these rows are solved without its column, the others likewise.
+Source: Liu et al., "Optimizing LLM Queries in Relational Data Analytics Workloads" (MLSys 2025), written anew. The
+value that promises most goes first in all rows that have it; these rows are solved without its column, the others too.
 A value's promise is its squared length, and those of the values that it determines, times its repetitions.
 """
+
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -28,11 +30,11 @@ def dependencies(codes, rows, columns):
     local = codes[np.ix_(columns, rows)].astype(np.int64)
     sizes = [len(np.unique(code)) for code in local]
     found = [[] for _ in columns]
-    for i in range(len(columns)):
-        for j in range(len(columns)):
-            if i != j and sizes[j] <= sizes[i] < len(rows):
-                if len(np.unique(local[i] * codes.shape[1] + local[j])) == sizes[i]:
-                    found[i].append(j)
+    for i, j in permutations(range(len(columns)), 2):
+        if sizes[j] <= sizes[i] < len(rows):
+            pairs = local[i] * codes.shape[1] + local[j]
+            if len(np.unique(pairs)) == sizes[i]:
+                found[i].append(j)
     return found
 
 

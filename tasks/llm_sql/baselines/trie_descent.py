@@ -5,13 +5,13 @@ trie of the other rows along cells that the row has; its other cells follow, tho
 common. Passes over all rows repeat that until nothing is gained; the best of starts and ends is the answer.
 """
 
-import os
+from itertools import pairwise, permutations
 
 import numpy as np
 import pandas as pd
 
 PASSES = 6
-STEPS = 300  # nodes of one walk: rows of many short cells have too many paths
+STEPS = 60  # nodes of one walk: rows of many short cells have too many paths
 
 
 def numbered(texts):
@@ -33,11 +33,11 @@ def dependencies(codes, rows, columns):
     local = codes[np.ix_(columns, rows)].astype(np.int64)
     sizes = [len(np.unique(code)) for code in local]
     found = [[] for _ in columns]
-    for i in range(len(columns)):
-        for j in range(len(columns)):
-            if i != j and sizes[j] <= sizes[i] < len(rows):
-                if len(np.unique(local[i] * codes.shape[1] + local[j])) == sizes[i]:
-                    found[i].append(j)
+    for i, j in permutations(range(len(columns)), 2):
+        if sizes[j] <= sizes[i] < len(rows):
+            pairs = local[i] * codes.shape[1] + local[j]
+            if len(np.unique(pairs)) == sizes[i]:
+                found[i].append(j)
     return found
 
 
@@ -118,22 +118,32 @@ def longest_walk(root, cells, limit):
     return best
 
 
+def shared_beginnings(texts):
+    """Characters that texts share with the ones before them."""
+    total = 0
+    for a, b in pairwise(texts):
+        length = min(len(a), len(b))
+        while a[:length] != b[:length]:
+            length -= 1
+        total += length
+    return total
+
+
 def common_beginnings(column):
     """Mean length of what a column's sorted values share with their neighbours."""
     values = sorted(column)
-    pairs = zip(values, values[1:])
-    return sum(len(os.path.commonprefix(pair)) for pair in pairs) / max(1, len(values) - 1)
+    return shared_beginnings(values) / max(1, len(values) - 1)
 
 
 def shared_characters(texts, orders):
     rows = sorted("".join(texts[c][row] for c in order) for row, order in enumerate(orders))
-    return sum(len(os.path.commonprefix(pair)) for pair in zip(rows, rows[1:]))
+    return shared_beginnings(rows)
 
 
 def improved(texts, orders, tail):
     """`orders` after up to PASSES passes over all rows."""
     orders = [list(order) for order in orders]
-    cells = list(zip(*texts))
+    cells = list(zip(*texts, strict=True))
     root = Node()
     for row, order in enumerate(orders):
         seat(root, cells[row], order, 1)

@@ -2,7 +2,7 @@
 
 # EVOLVE-BLOCK-START
 LENGTH_POWER = 1.0  # how much long cells count
-REPEAT_POWER = 0.5  # how much repetition counts
+REPEAT_POWER = 1.0  # how much repetition counts
 MISSING_WEIGHT = 1.0  # worth of a row whose cell is missing
 
 

@@ -2,7 +2,7 @@
 
 # EVOLVE-BLOCK-START
 LENGTH_POWER = 1.5  # how much long values count in the choice of groups
-COUNT_POWER = 1.0  # how much repetition counts there
+COUNT_POWER = 0.5  # how much repetition counts there
 REPEAT_POWER = 1.0  # how much repetition counts for columns within a group
 
 
