@@ -7,10 +7,10 @@ scenarios: 0 is always on-demand, above it is saved. `score_bound` is the same w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from adrs_ray.task import Case, CaseResult, Combined, InvalidOutput, MalformedOutput, Referee, Split, quality
 
@@ -23,6 +23,8 @@ from .rules import Ledger, play
 _SEEDS = {"train": 1_000, "validation": 2_000, "test": 3_000, "stress": 4_000}
 ON_DEMAND_USD_H, SPOT_USD_H = 3.06, 0.9731
 """What the leaderboard takes for the prices in every zone."""
+
+_Ledger = TypeVar("_Ledger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,16 @@ def split_note(split: Split) -> str | None:
 
 
 def referee(case: Case) -> Referee:
-    """One run as a game; see `rules.play`."""
-    return play(case.hidden.scenario)
+    """One run as a game, see `rules.play`; it returns the ledger's fields."""
+    return asdict((yield from play(case.hidden.scenario)))
+
+
+def as_ledger(kind: type[_Ledger], raw: Any) -> _Ledger:
+    """The ledger that a referee gave back as its fields. Raises MalformedOutput."""
+    try:
+        return kind(**raw)
+    except TypeError:
+        raise MalformedOutput(f"expected the ledger of a run, got {str(raw)[:100]}") from None
 
 
 def score(case: Case, raw: Any) -> dict[str, float]:
@@ -77,29 +87,28 @@ def score(case: Case, raw: Any) -> dict[str, float]:
 
     Raises InvalidOutput for a run that ended after its deadline.
     """
-    if not isinstance(raw, Ledger):
-        raise MalformedOutput(f"expected the ledger of a run, got {type(raw).__name__}")
+    ledger = as_ledger(Ledger, raw)
     scenario: Scenario = case.hidden.scenario
     job = scenario.job
-    if raw.finish_tick > job.deadline_ticks:
-        raise InvalidOutput(f"done {(raw.finish_tick * job.gap_s - job.deadline_s) / 60:.1f} minutes late")
+    if ledger.finish_tick > job.deadline_ticks:
+        raise InvalidOutput(f"done {(ledger.finish_tick * job.gap_s - job.deadline_s) / 60:.1f} minutes late")
     held = references(scenario)
     return {
-        "cost": raw.cost,
-        "relative_cost": raw.cost / held.on_demand,
-        "egress": raw.egress,
-        "moves": float(raw.moves),
-        "changeovers": float(max(0, raw.launches - 1)),
-        "rescued_ticks": float(raw.guaranteed_ticks),
-        "spot_hours": raw.spot_ticks * job.gap_s / HOUR_S,
-        "on_demand_hours": raw.on_demand_ticks * job.gap_s / HOUR_S,
+        "cost": ledger.cost,
+        "relative_cost": ledger.cost / held.on_demand,
+        "egress": ledger.egress,
+        "moves": float(ledger.moves),
+        "changeovers": float(max(0, ledger.launches - 1)),
+        "rescued_ticks": float(ledger.guaranteed_ticks),
+        "spot_hours": ledger.spot_ticks * job.gap_s / HOUR_S,
+        "on_demand_hours": ledger.on_demand_ticks * job.gap_s / HOUR_S,
         "on_demand_cost": held.on_demand,
         "bound": held.bound,
-        "saved_best_zone": 100.0 * (1.0 - raw.cost / held.best_zone),
-        "saved_first_zone": 100.0 * (1.0 - raw.cost / held.first_zone),
-        "cost_per_hour": raw.cost / (job.duration_s / HOUR_S),
+        "saved_best_zone": 100.0 * (1.0 - ledger.cost / held.best_zone),
+        "saved_first_zone": 100.0 * (1.0 - ledger.cost / held.first_zone),
+        "cost_per_hour": ledger.cost / (job.duration_s / HOUR_S),
         "recorded": float(case.hidden.recorded),
-        "observed": float(raw.asked_ticks * len(scenario.market.zones)),
+        "observed": float(ledger.asked_ticks * len(scenario.market.zones)),
     }
 
 

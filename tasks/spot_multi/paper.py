@@ -7,11 +7,11 @@ and never read from what a program prints, and a run that fails ends the verdict
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import fmean
 from typing import Any
 
-from adrs_ray.task import Case, CaseResult, Combined, MalformedOutput, Referee, Split, UsageError, quality
+from adrs_ray.task import Case, CaseResult, Combined, Referee, Split, UsageError, quality
 
 from . import judge
 from .market import HOUR_S, Migration
@@ -38,24 +38,23 @@ def split_note(split: Split) -> str | None:
 
 
 def referee(case: Case) -> Referee:
-    """One run under the public rules; see `public_rules.play`."""
-    return play(case.hidden.scenario)
+    """One run under the public rules, see `public_rules.play`; it returns the ledger's fields."""
+    return asdict((yield from play(case.hidden.scenario)))
 
 
 def score(case: Case, raw: Any) -> dict[str, float]:
     """What a run cost as the public evaluator counts. A late run is not refused."""
-    if not isinstance(raw, PublicLedger):
-        raise MalformedOutput(f"expected the ledger of a run, got {type(raw).__name__}")
+    ledger = judge.as_ledger(PublicLedger, raw)
     job = case.hidden.scenario.job
     return {
-        "cost": raw.cost,
-        "honest_cost": raw.honest_cost,
-        "late": float(raw.finish_tick * job.gap_s > job.deadline_s),
-        "finish_tick": float(raw.finish_tick),
-        "spot_ticks": float(raw.spot_ticks),
-        "on_demand_ticks": float(raw.on_demand_ticks),
-        "last_zone": float(raw.last_zone),
-        "cost_per_hour": raw.cost / (job.duration_s / HOUR_S),
+        "cost": ledger.cost,
+        "honest_cost": ledger.honest_cost,
+        "late": float(ledger.finish_tick * job.gap_s > job.deadline_s),
+        "finish_tick": float(ledger.finish_tick),
+        "spot_ticks": float(ledger.spot_ticks),
+        "on_demand_ticks": float(ledger.on_demand_ticks),
+        "last_zone": float(ledger.last_zone),
+        "cost_per_hour": ledger.cost / (job.duration_s / HOUR_S),
         "recorded": float(case.hidden.recorded),
     }
 

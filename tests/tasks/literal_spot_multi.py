@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,12 +33,12 @@ def drive(judge: Any, source: str, case: Case) -> Any:
         while True:
             observation = game.send(ADAPTER.act(program, observation))
     except StopIteration as ended:
-        return ended.value
+        return SimpleNamespace(**ended.value)
 
 
 def judged(judge: Any, source: str, split: str) -> Combined:
     """The result of a program on a split, in this process."""
-    results = [CaseResult(c.id, judge.score(c, drive(judge, source, c)), 0.25, 0.5) for c in judge.cases(split)]
+    results = [CaseResult(c.id, judge.score(c, vars(drive(judge, source, c))), 0.25, 0.5) for c in judge.cases(split)]
     combined: Combined = judge.combine(results)
     return combined
 

@@ -301,7 +301,7 @@ def test_the_score_averages_runs_then_scenarios() -> None:
         return CaseResult(id, {**blank, "cost": cost}, 0.25, 0.5)
 
     case = JUDGE.cases("train")[0]
-    blank = JUDGE.score(case, drive(JUDGE, baseline("always_on_demand"), case)) | {"on_demand_cost": 100.0}
+    blank = JUDGE.score(case, vars(drive(JUDGE, baseline("always_on_demand"), case))) | {"on_demand_cost": 100.0}
     combined: Combined = JUDGE.combine([result("a/0", 100.0), result("a/1", 60.0), result("b/0", 20.0)])
     assert combined.score == pytest.approx(1 - (0.8 + 0.2) / 2)
     assert combined.metrics["cpu_s"] == 0.75
@@ -317,10 +317,11 @@ def test_a_late_run_and_a_forged_ledger_are_refused() -> None:
     ledger = drive(JUDGE, TASK.seed_source, case)
     ledger.finish_tick = case.hidden.scenario.job.deadline_ticks + 1
     with pytest.raises(InvalidOutput, match=r"done 6\.5 minutes late"):
-        JUDGE.score(case, ledger)
-    for judge in (JUDGE, PAPER):
-        with pytest.raises(MalformedOutput, match="expected the ledger of a run, got dict"):
-            judge.score(case, {"cost": 0.0})
+        JUDGE.score(case, vars(ledger))
+    for raw in ({"profit": 1.0}, None, [0.0], "cost"):
+        for judge in (JUDGE, PAPER):
+            with pytest.raises(MalformedOutput, match="expected the ledger of a run, got"):
+                judge.score(case, raw)
 
 
 @pytest.mark.parametrize(
