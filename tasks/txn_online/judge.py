@@ -6,6 +6,8 @@ enters the buffer.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
@@ -13,18 +15,23 @@ from adrs_ray.task import Case, CaseResult, Combined, InvalidOutput, MalformedOu
 
 from .scoring import combine_cases, figures
 from .stream import BUFFER_SIZE, Ints, message, parts
-from .triples import Reference, cases_of, split_note
+from .triples import Reference, Triple, cases_of, split_note
 from .workload import Workload
 
 __all__ = ["cases", "combine", "referee", "score", "split_note"]
 
 
 def cases(split: Split) -> list[Case]:
-    """Triples of streams, those of the offline task in arrival order; nothing of them is public beforehand.
+    """Triples of streams, those of the offline task in arrival order.
 
+    What the candidate learns, the referee tells it: `public` is a digest that tells cases apart, and is sent to nobody.
     Raises UsageError when the recorded file is there with another content.
     """
-    return cases_of(split, lambda triple: None)
+    return cases_of(split, _digest)
+
+
+def _digest(triple: Triple) -> str:
+    return hashlib.sha256(json.dumps([dict(texts) for texts in triple]).encode()).hexdigest()
 
 
 def referee(case: Case) -> Generator[Ints, Any, dict[str, list[list[int]]]]:

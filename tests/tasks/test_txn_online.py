@@ -275,7 +275,8 @@ def test_cases_and_bounds_are_those_of_the_offline_task() -> None:
     for split in SPLITS:
         for online, offline in zip(TASK.judge.cases(split), OFFLINE.judge.cases(split), strict=True):
             assert (online.id, online.seed) == (offline.id, offline.seed)
-            assert online.public is None
+            assert isinstance(online.public, str)
+            assert len(online.public) == 64
             assert online.hidden.lower_bound == offline.hidden.lower_bound < online.hidden.arrival
 
 
