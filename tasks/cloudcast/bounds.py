@@ -47,10 +47,16 @@ _SAFETY = 1e-9
 """Relative: more than rounding in the evaluation of the dual bound amounts to."""
 
 
+_solved: dict[str, float] = {}
+"""What this process had to solve for, by digest."""
+
+
 def cost_bound(job: Job) -> float:
     """USD that no valid plan of `job` undercuts: from the table, or solved for when the table lacks these inputs."""
-    known = _table().get(digest(job))
-    return known if known is not None else solve(job)
+    key = digest(job)
+    if key not in _table() and key not in _solved:
+        _solved[key] = solve(job)
+    return _table()[key] if key in _table() else _solved[key]
 
 
 def digest(job: Job) -> str:
@@ -172,59 +178,64 @@ class _Program:
 
 
 def _program(job: Job) -> _Program:
+    """The linear program; its variables are x by link, f by destination and link, y by relay, T."""
     source, ends, count = job.index[job.source], job.ends, len(job.network.regions)
     kept = job.network.links[:, 1] != source  # a partition is at its source already
-    links, price = job.network.links[kept], job.network.cost[kept]
-    throughput = job.network.throughput[kept]
+    links = job.network.links[kept]
     m, k = len(links), len(ends)
     relays = np.setdiff1d(np.arange(count), [source, *ends])
-    first_f, first_y = m, m + k * m
-    t = first_y + len(relays)
+    widths = (m, k * m, len(relays), 1)
     gbit = 8 * job.data_vol
     ingress, egress = job.limits
-    least_time, most_time = _times(job)
-
-    tails_at = _incidence(links[:, 0], count)
-    heads_at = _incidence(links[:, 1], count)
-
-    def row_block(x: Any, f: Any, y: Any, time: Any) -> Any:
-        rows = next(block.shape[0] for block in (x, f, y, time) if block is not None)
-        widths = (m, k * m, len(relays), 1)
-        blocks = [
-            b if b is not None else sparse.csr_matrix((rows, w)) for b, w in zip((x, f, y, time), widths, strict=True)
-        ]
-        return sparse.hstack(blocks, format="csr")
-
-    column = lambda values: sparse.csr_matrix(-np.asarray(values).reshape(-1, 1))  # noqa: E731
-    identity = sparse.identity(m, format="csr")
-    through = sparse.block_diag([heads_at[relays]] * k, format="csr")
+    tails_at, heads_at = _incidence(links[:, 0], count), _incidence(links[:, 1], count)
+    same = sparse.identity(m, format="csr")
+    passing = sparse.block_diag([heads_at[relays]] * k, format="csr")
     at_most = sparse.vstack(
         [
-            row_block(gbit * identity, None, None, column(throughput)),
-            row_block(gbit * tails_at, None, None, column(egress)),
-            row_block(gbit * heads_at, None, None, column(ingress)),
-            row_block(sparse.vstack([-identity] * k), sparse.identity(k * m), None, None),
-            row_block(None, through, sparse.vstack([-sparse.identity(len(relays))] * k), None),
+            _rows(widths, x=gbit * same, time=_column(-job.network.throughput[kept])),
+            _rows(widths, x=gbit * tails_at, time=_column(-egress)),
+            _rows(widths, x=gbit * heads_at, time=_column(-ingress)),
+            _rows(widths, x=sparse.vstack([-same] * k), f=sparse.identity(k * m)),
+            _rows(widths, f=passing, y=sparse.vstack([-sparse.identity(len(relays))] * k)),
         ],
         format="csr",
     )
-    conserved = []
-    wanted = np.zeros((k, count))
-    for j, end in enumerate(ends):
-        leaving = sparse.diags((np.arange(count) != end).astype(float))
-        conserved.append((heads_at - leaving @ tails_at)[np.arange(count) != source])
-        wanted[j, end] = 1.0
-    equal = row_block(None, sparse.block_diag(conserved, format="csr"), None, None)
+    arriving, wanted = [], []
+    others = np.arange(count) != source
+    for end in ends:
+        leaving = sparse.diags((np.arange(count) != end).astype(float)) @ tails_at
+        arriving.append((heads_at - leaving)[others])
+        wanted.append((np.arange(count) == end).astype(float)[others])
+    equal = _rows(widths, f=sparse.block_diag(arriving, format="csr"))
 
+    least_time, most_time = _times(job)
     rate = USD_PER_REGION_SECOND
-    objective = np.zeros(t + 1)
-    objective[:m] = job.data_vol * price
-    objective[first_y:t] = rate * least_time
-    objective[t] = rate * (k + 1)
-    low, high = np.zeros(t + 1), np.ones(t + 1)
-    low[t], high[t] = least_time, most_time
-    assert first_f + k * m == first_y
-    return _Program(objective, at_most, equal, np.delete(wanted, source, axis=1).ravel(), low, high)
+    objective = np.concatenate(
+        [
+            job.data_vol * job.network.cost[kept],
+            np.zeros(k * m),
+            np.full(len(relays), rate * least_time),
+            [rate * (k + 1)],
+        ]
+    )
+    low, high = np.zeros(len(objective)), np.ones(len(objective))
+    low[-1], high[-1] = least_time, most_time
+    return _Program(objective, at_most, equal, np.concatenate(wanted), low, high)
+
+
+def _rows(widths: tuple[int, ...], x: Any = None, f: Any = None, y: Any = None, time: Any = None) -> Any:
+    """Rows of a matrix over all variables from blocks; those left out are zero."""
+    blocks = (x, f, y, time)
+    height = next(block.shape[0] for block in blocks if block is not None)
+    filled = [
+        block if block is not None else sparse.csr_matrix((height, width))
+        for block, width in zip(blocks, widths, strict=True)
+    ]
+    return sparse.hstack(filled, format="csr")
+
+
+def _column(values: Floats) -> Any:
+    return sparse.csr_matrix(values.reshape(-1, 1))
 
 
 def _incidence(ends: Ints, count: int) -> sparse.csr_matrix:

@@ -117,7 +117,9 @@ def combine(results: Sequence[CaseResult]) -> Combined:
     metrics |= quality(results, value="saving", direction="max", size="destinations")
     metrics |= leaderboard(metrics["total_cost"], sum(case["recorded"] for case in cases))
     metrics["score_bound"] = 1.0
-    lines = [f"{'case':<20} {'USD':>9} {'direct':>9} {'bound':>9} {'saving':>8} {'time s':>9} {'regions':>7} {'links':>5}"]
+    lines = [
+        f"{'case':<20} {'USD':>9} {'direct':>9} {'bound':>9} {'saving':>8} {'time s':>9} {'regions':>7} {'links':>5}"
+    ]
     for result in results:
         m = result.metrics
         lines.append(

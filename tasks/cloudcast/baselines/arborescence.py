@@ -1,5 +1,7 @@
 """The cheapest arborescence by egress price over source and destinations alone, for all partitions."""
 
+from itertools import pairwise
+
 import networkx as nx
 from broadcast import BroadCastTopology
 
@@ -12,7 +14,7 @@ def search_algorithm(src, dsts, G, num_partitions):
     topology = BroadCastTopology(src, dsts, num_partitions)
     for dst in dsts:
         path = nx.shortest_path(tree, src, dst)
-        for a, b in zip(path, path[1:]):
+        for a, b in pairwise(path):
             for partition in range(num_partitions):
                 topology.append_dst_partition_path(dst, partition, [a, b, G[a][b]])
     return topology

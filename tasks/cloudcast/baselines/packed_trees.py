@@ -9,10 +9,10 @@ from a grid, and the plan that costs least in all, machines included, is given b
 import numpy as np
 from broadcast import BroadCastTopology
 
-TARGETS = (1.0, 1.15, 1.35, 1.7, 2.2, 3.0)
-STRENGTHS = (0.03, 0.3, 3.0)
+TARGETS = (1.0, 1.35, 1.7, 2.2)
+STRENGTHS = (0.1, 1.0, 3.0)
 STEEPNESS = 4
-ROUNDS = 2
+ROUNDS = 1
 MOST_TERMINALS = 8  # beyond, trees grow destination by destination
 
 
@@ -200,7 +200,7 @@ def search_algorithm(src, dsts, G, num_partitions):
                 best = plan
     topology = BroadCastTopology(src, dsts, num_partitions)
     for partition, tree in enumerate(best[1]):
-        for dst, links in zip(dsts, routes(tree, job.source, job.ends).values()):
+        for dst, links in zip(dsts, routes(tree, job.source, job.ends).values(), strict=True):
             edges = [[job.names[a], job.names[b], G[job.names[a]][job.names[b]]] for a, b in links]
             topology.set_dst_partition_paths(dst, partition, edges)
     return topology

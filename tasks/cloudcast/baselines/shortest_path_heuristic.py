@@ -3,6 +3,8 @@
 Takahashi and Matsuyama, "An approximate solution for the Steiner problem in graphs" (1980), on directed prices.
 """
 
+from itertools import pairwise
+
 import networkx as nx
 from broadcast import BroadCastTopology
 
@@ -19,7 +21,7 @@ def search_algorithm(src, dsts, G, num_partitions):
         waiting.discard(dst)
     topology = BroadCastTopology(src, dsts, num_partitions)
     for dst in dsts:
-        for a, b in zip(path_to[dst], path_to[dst][1:]):
+        for a, b in pairwise(path_to[dst]):
             for partition in range(num_partitions):
                 topology.append_dst_partition_path(dst, partition, [a, b, G[a][b]])
     return topology

@@ -1,6 +1,7 @@
 """Sends each destination its data over the cheapest path, found one destination at a time."""
 
 import heapq
+from itertools import pairwise
 
 from broadcast import BroadCastTopology
 
@@ -50,7 +51,7 @@ def search_algorithm(src, dsts, G, num_partitions):
     used_links = set()
     for dst in dsts:
         path = cheapest_path(src, dst, G, used_links)
-        for a, b in zip(path, path[1:]):
+        for a, b in pairwise(path):
             used_links.add((a, b))
             for partition in range(num_partitions):
                 topology.append_dst_partition_path(dst, partition, [a, b, G[a][b]])

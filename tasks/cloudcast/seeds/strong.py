@@ -1,6 +1,7 @@
 """Sends all destinations their data over one tree, which destinations join one after another."""
 
 import heapq
+from itertools import pairwise
 
 from broadcast import BroadCastTopology
 
@@ -22,7 +23,7 @@ def link_price(a, b, data, out_degree, dsts):
 
 def cheapest_path(dst, G, tree, out_degree, dsts):
     """Dijkstra's algorithm from the whole tree: its last region, then those that lead from there to dst."""
-    distance = {region: 0.0 for region in tree}
+    distance = dict.fromkeys(tree, 0.0)
     before = {}
     done = set()
     queue = [(0.0, region) for region in tree]
@@ -54,7 +55,7 @@ def search_algorithm(src, dsts, G, num_partitions):
     out_degree = {}
     for dst in dsts:
         path = cheapest_path(dst, G, tree, out_degree, dsts)
-        for a, b in zip(path, path[1:]):
+        for a, b in pairwise(path):
             tree[b] = [*tree[a], [a, b, G[a][b]]]
             out_degree[a] = out_degree.get(a, 0) + 1
         for edge in tree[dst]:

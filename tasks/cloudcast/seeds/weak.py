@@ -1,5 +1,7 @@
 """Sends each destination its data straight, or over the one region that makes the way cheapest."""
 
+from itertools import pairwise
+
 from broadcast import BroadCastTopology
 
 # EVOLVE-BLOCK-START
@@ -16,7 +18,7 @@ def way_to(src, dst, G):
     best_way = [src, dst]
     best_price = price(G[src][dst]) - RELAY_GAIN
     for relay in G.nodes:
-        if relay == src or relay == dst or not G.has_edge(src, relay) or not G.has_edge(relay, dst):
+        if relay in (src, dst) or not G.has_edge(src, relay) or not G.has_edge(relay, dst):
             continue
         relay_price = price(G[src][relay]) + price(G[relay][dst])
         if relay_price < best_price:
@@ -30,7 +32,7 @@ def search_algorithm(src, dsts, G, num_partitions):
     topology = BroadCastTopology(src, dsts, num_partitions)
     for dst in dsts:
         way = way_to(src, dst, G)
-        for a, b in zip(way, way[1:]):
+        for a, b in pairwise(way):
             for partition in range(num_partitions):
                 topology.append_dst_partition_path(dst, partition, [a, b, G[a][b]])
     return topology
