@@ -64,10 +64,7 @@ class Program:
         )
         task = sky_task.Task(opening["duration_s"], opening["deadline_s"], opening["restart_s"])
         self._strategy = _make(self._kind, task)
-        for name in ("env", "task_done_time"):  # a program's own reset may leave the base class out
-            if hasattr(self._strategy, name):
-                delattr(self._strategy, name)
-        sky_strategy.Strategy.reset(self._strategy, self._env, task)
+        sky_strategy.Strategy.reset(self._strategy, self._env, task)  # its own may leave the base class out
         self._strategy.reset(self._env, task)
 
     def step(self, observation: NDArray[np.float64]) -> NDArray[np.int64] | str:

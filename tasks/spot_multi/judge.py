@@ -12,6 +12,8 @@ from functools import cache
 from statistics import fmean
 from typing import Any, TypeVar
 
+import numpy as np
+
 from adrs_ray.task import Case, CaseResult, Combined, InvalidOutput, MalformedOutput, Referee, Split, quality
 
 from . import splits
@@ -117,8 +119,9 @@ def references(scenario: Scenario) -> References:
     """What a run is held against; computed once per process."""
     job, market = scenario.job, scenario.market
     zones = uniform_progress_costs(scenario)
+    gap_usd = market.on_demand_usd_h.min() * job.gap_s / HOUR_S
     return References(
-        on_demand=job.on_demand_ticks * float(market.on_demand_usd_h.min()) * job.gap_s / HOUR_S,
+        on_demand=float(np.cumsum(np.full(job.on_demand_ticks, gap_usd))[-1]),  # added up as a ledger is
         bound=lower_bound(scenario),
         first_zone=zones[0],
         best_zone=min(zones),

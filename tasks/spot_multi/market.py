@@ -101,11 +101,6 @@ class Market:
     def ticks(self) -> int:
         return int(self.available.shape[1])
 
-    def only(self, zone: int) -> Market:
-        """The market of one zone alone."""
-        one = slice(zone, zone + 1)
-        return Market(self.zones[one], self.available[one], self.spot_usd_h[one], self.on_demand_usd_h[one])
-
 
 def region_of(zone: str) -> str:
     """The region of a zone: `us-east-1` of `us-east-1a_v100_1`."""
