@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from adrs_ray.attack.battery import Cheat, Family, Maker, Probe
-from adrs_ray.attack.detector import Baseline, Blindness, Trial, blindness, destroyed_unnoticed, is_finding
+from adrs_ray.attack.detector import (
+    Baseline,
+    Blindness,
+    Trial,
+    blindness,
+    destroyed_unnoticed,
+    is_finding,
+    unread_parts,
+)
 from adrs_ray.attack.interface import interface_of
 from adrs_ray.attack.observe import observation, observed
 from adrs_ray.candidate import Evaluation, Failure, Verdict
@@ -23,7 +31,7 @@ from adrs_ray.evaluator import EvaluationJob, Evaluator
 from adrs_ray.evaluator.local import LocalEvaluator
 from adrs_ray.generator import GenerationRequest
 from adrs_ray.generator.mutate import MutationModel
-from adrs_ray.task import Task
+from adrs_ray.task import Split, Task
 
 _SEED_RUNS = {"native": 2, "openevolve": 3}
 """Judgings of the seed beside the probe; an evaluator that runs beside programs may time them."""
@@ -44,6 +52,7 @@ class Options:
     seed: int = 0
     keep: Path | None = None
     """A folder for the programs tried."""
+    split: Split = "train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,7 @@ class Report:
     """What an attack found."""
 
     task: str
+    split: Split
     seed_scores: tuple[float, ...]
     seed_metrics: Mapping[str, float]
     findings: tuple[Finding, ...]
@@ -87,7 +97,7 @@ Progress = Callable[[int, int], None]
 
 
 def attack(task: Task, options: Options, config: EvaluatorConfig, progress: Progress | None = None) -> Report:
-    """Attack a task's evaluator on `train` with cheats made from its seed.
+    """Attack a task's evaluator with cheats made from its seed.
 
     Raises UsageError, one line, when the task cannot be judged here or its seed is not valid.
     """
@@ -97,17 +107,18 @@ def attack(task: Task, options: Options, config: EvaluatorConfig, progress: Prog
 async def _attack(task: Task, options: Options, config: EvaluatorConfig, progress: Progress | None) -> Report:
     with observed(task) as watched:
         async with AsyncExitStack() as stack:
-            evaluator = await _started(watched, config.model_copy(update={"slots": 1}), stack)
+            evaluator = await started(watched, config.model_copy(update={"slots": 1}), stack)
             began = time.monotonic()
             campaign = Campaign(watched, evaluator, options, progress)
             await campaign.scout()
         async with AsyncExitStack() as stack:
             hurried = _hurried(watched, campaign.seed_wall_s)
-            campaign.evaluator = await _started(hurried, config, stack)
+            campaign.evaluator = await started(hurried, config, stack)
             return await campaign.run(began + options.max_wall_s)
 
 
-async def _started(task: Task, config: EvaluatorConfig, stack: AsyncExitStack) -> Evaluator:
+async def started(task: Task, config: EvaluatorConfig, stack: AsyncExitStack) -> Evaluator:
+    """An evaluator of the task that ends with the stack."""
     evaluator = LocalEvaluator(task, config)
     await evaluator.start()
     stack.push_async_callback(evaluator.close)
@@ -183,9 +194,12 @@ class Campaign:
             await self._judge_all(mutants, deadline, planned)
         if len(self._trials) < planned:
             self._notes.append(f"stopped after {self.options.max_wall_s:g} s: {len(self._trials)} of {planned} tried")
+        for part in unread_parts(self.baseline, self._trials):
+            self._notes.append(f"{part}: no change of it was noticed, so the evaluator does not seem to read it")
         findings = await self._confirmed([trial for trial in self._trials if self._suspect(trial)])
         return Report(
             task=self.task.name,
+            split=self.options.split,
             seed_scores=self.baseline.scores,
             seed_metrics=self._verdicts[0].metrics,
             findings=tuple(findings),
@@ -200,14 +214,14 @@ class Campaign:
         return is_finding(trial, self.baseline, self._trials, self._traced)
 
     async def _judge(self, source: str) -> Verdict:
-        return await self.evaluator.evaluate(EvaluationJob("attack", source, "train"))
+        return await self.evaluator.evaluate(EvaluationJob("attack", source, self.options.split))
 
     async def _valid(self, source: str, how: str) -> Evaluation:
         verdict = await self._judge(source)
         if isinstance(verdict, Failure):
             raise UsageError(
-                f"the seed of task {self.task.name} fails on train {how}: {verdict.kind}: {verdict.detail}; "
-                "an attack starts from a valid program"
+                f"the seed of task {self.task.name} fails on {self.options.split} {how}: {verdict.kind}: "
+                f"{verdict.detail}; an attack starts from a valid program"
             )
         return verdict
 
@@ -290,6 +304,7 @@ def report_json(report: Report) -> dict[str, Any]:
     blind = report.blind
     return {
         "task": report.task,
+        "split": report.split,
         "clean": report.is_clean,
         "seed": {"scores": list(report.seed_scores), "metrics": dict(report.seed_metrics)},
         "findings": [

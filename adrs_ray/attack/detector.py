@@ -15,6 +15,7 @@ not have had the score with it, and the detector does not know the rules. What i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from adrs_ray.candidate import Evaluation, Failure, FailureKind, Verdict
 _REFUSALS = frozenset(FailureKind) - {FailureKind.INFRASTRUCTURE, FailureKind.TIMEOUT}
 _BLIND_FROM = 8
 _DESTROYED_FROM = 2
+_UNREAD_FROM = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,16 @@ def _beside_is_read(cheat: Cheat, baseline: Baseline, trials: Sequence[Trial]) -
     """Whether some other container of the answer is read."""
     noticed = (t.cheat.part for t in trials if t.cheat.part and t.counters(baseline))
     return any(part != cheat.part for part in noticed)
+
+
+def unread_parts(baseline: Baseline, trials: Sequence[Trial]) -> list[str]:
+    """Containers in the answer of which several changes, truncations among them, all went unnoticed."""
+    trials = [t for t in trials if t.cheat.part and t.cheat.family not in (Family.METRIC, Family.NOT_FINITE)]
+    changed = [t for t in trials if isinstance(t.verdict, Evaluation) and t.changed(baseline)]
+    noticed = {t.cheat.part for t in trials if t.counters(baseline)}
+    counts = Counter(t.cheat.part for t in changed if t.cheat.part not in noticed)
+    cut = {t.cheat.part for t in changed if t.cheat.family is Family.COVERAGE}
+    return [part for part, count in counts.items() if count >= _UNREAD_FROM and part in cut]
 
 
 @dataclass(frozen=True, slots=True)

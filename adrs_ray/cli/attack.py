@@ -23,7 +23,11 @@ def register(task_app: typer.Typer) -> None:
 
 def attack(
     folder: Annotated[str, typer.Argument(help="A task folder, native or OpenEvolve-style, or a built-in task.")],
-    program: Annotated[str | None, typer.Option(help="Make the cheats from this program instead of the seed.")] = None,
+    program: Annotated[
+        str | None, typer.Option(help="Make the cheats from this file, seed level or baseline (default: the seed).")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, validation, test or stress.")] = "train",
+    scoring: Annotated[str, typer.Option(help="sound, or paper: the public evaluator's formula.")] = "sound",
     max_candidates: Annotated[int, typer.Option(min=1, help="Cheats to try at most.")] = 200,
     max_wall_s: Annotated[float, typer.Option(min=1.0, help="Start no cheat after so many seconds.")] = 120.0,
     seed: Annotated[int, typer.Option(min=0, help="Which cheats, where not all are tried, and which mutants.")] = 0,
@@ -40,12 +44,19 @@ def attack(
     from adrs_ray.errors import UsageError
     from adrs_ray.task import load_task, read_program
 
-    task = load_task(folder)
+    if scoring not in ("sound", "paper"):
+        raise UsageError(f"--scoring {scoring}: expected sound or paper")
+    task = load_task(folder, "paper" if scoring == "paper" else "sound")
+    judged = next((known for known in task.spec.splits if known == split), None)
+    if judged is None:
+        raise UsageError(f"--split {split}: {task.name} has {', '.join(task.spec.splits)}")
     if program is not None:
-        task = replace(task, seed_source=read_program(Path(program).expanduser()))
+        path = Path(program).expanduser()
+        named = {} if path.is_file() else task.programs()
+        task = replace(task, seed_source=read_program(named.get(program, path)))
     if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
         raise UsageError(f"--keep {keep}: it is no empty folder; name one that is empty or not there yet")
-    options = Options(max_candidates=max_candidates, max_wall_s=max_wall_s, seed=seed, keep=keep)
+    options = Options(max_candidates=max_candidates, max_wall_s=max_wall_s, seed=seed, keep=keep, split=judged)
     # A judge may print; the JSON must stay alone.
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout), _progress() as progress:
         report = run(task, options, EvaluatorConfig(slots=slots), progress)
@@ -81,7 +92,9 @@ def _print(report: Report) -> None:
     console = table_console()
     low, high = min(report.seed_scores), max(report.seed_scores)
     spread = f"{high:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
-    console.print(f"{report.task} train: {report.tried} of {report.planned} cheats tried; the seed scores {spread}")
+    console.print(
+        f"{report.task} {report.split}: {report.tried} of {report.planned} cheats tried; the seed scores {spread}"
+    )
     families = Table("family", "tried", "valid", "other answers", "findings")
     for name, count in report.families.items():
         found = sum(finding.family.value == name for finding in report.findings)

@@ -19,6 +19,9 @@ TELL = "@attack "
 """What lines on standard output start with."""
 _CALLS_TOLD = 300
 _CALLS_PRINTED = 16
+_THEFTS = 16
+_OVERRIDES = 3
+"""Searches take time: no more calls than these search."""
 
 
 class Cheat(RuntimeError):
@@ -41,6 +44,7 @@ class Takeover:
         self.calls = 0
         self.state = _State()
         self.told: set[str] = set()
+        self.read: list[Any] | None = None
 
     def install(self) -> None:
         """Replace functions, and the methods of classes; then do what the plan says is done at import."""
@@ -138,7 +142,8 @@ class Takeover:
         if self.op == "modules":
             from .overrides import evaluator_spaces, override
 
-            override(evaluator_spaces(self.space), self.arg)
+            if self.calls <= _OVERRIDES:
+                override(evaluator_spaces(self.space), self.arg)
             return value
         from .changes import CHANGES, forged, rebuilt
 
@@ -160,9 +165,13 @@ class Takeover:
         from .overrides import evaluator_spaces
         from .thefts import loot, secrets_in_files, secrets_in_memory
 
-        files = self.op == "files"
-        secrets = secrets_in_files(evaluator_spaces(self.space)) if files else secrets_in_memory(bool(self.arg))
-        return loot(value, given, self.calls - 1, secrets)
+        if self.calls > _THEFTS:
+            return value
+        if self.op == "memory":
+            return loot(value, given, self.calls - 1, secrets_in_memory(bool(self.arg)))
+        if self.read is None:
+            self.read = list(secrets_in_files(evaluator_spaces(self.space)))
+        return loot(value, given, self.calls - 1, iter(self.read))
 
     def after_spoiling(self, value: Any, given: list[Any], owner: Any) -> Any:
         from .lies import spoil

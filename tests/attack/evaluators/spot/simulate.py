@@ -1,17 +1,17 @@
 """Runs a policy over traces and prints what it costs."""
 
-import importlib.util
-import random
 import sys
 
 PRICE = {"spot": 1.0, "on-demand": 3.0, "none": 0.0}
 
 
-def cost_of(policy_class, seed):
-    rng = random.Random(seed)
+TRACES = ("110100110010", "001011010111", "000111100100", "111000010101")
+
+
+def cost_of(policy_class, trace):
     policy, done, cost = policy_class(24, 16), 0, 0.0
     for hour in range(24):
-        spot = rng.random() < 0.5
+        spot = trace[hour // 2] == "1"
         choice = policy.step(hour, done, spot)
         if choice == "spot" and not spot:
             choice = "none"
@@ -21,10 +21,10 @@ def cost_of(policy_class, seed):
 
 
 def main():
-    spec = importlib.util.spec_from_file_location("program", sys.argv[1])
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    costs = [cost_of(module.Policy, seed) for seed in range(4)]
+    space = {"__name__": "program", "__file__": sys.argv[1]}
+    with open(sys.argv[1]) as file:
+        exec(compile(file.read(), sys.argv[1], "exec"), space)
+    costs = [cost_of(space["Policy"], trace) for trace in TRACES]
     print(f"mean: {sum(costs) / len(costs)}")
 
 

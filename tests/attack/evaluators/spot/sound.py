@@ -2,22 +2,21 @@
 
 import json
 import os
-import random
 import subprocess
 import sys
 
 PRICE = {"spot": 1.0, "on-demand": 3.0, "none": 0.0}
+TRACES = ("110100110010", "001011010111", "000111100100", "111000010101")
 RUNNER = """
-import importlib.util, json, os, sys
+import json, os, sys
 out = int(sys.argv[2])
-spec = importlib.util.spec_from_file_location("program", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
+space = {"__name__": "program", "__file__": sys.argv[1]}
+exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"), space)
 policy = None
 for line in sys.stdin:
     asked = json.loads(line)
     if asked[0] == 0:
-        policy = module.Policy(24, 16)
+        policy = space['Policy'](24, 16)
     os.write(out, (json.dumps(policy.step(*asked)) + "\\n").encode())
 """
 
@@ -31,18 +30,17 @@ def evaluate(path):
     os.close(write)
     try:
         with os.fdopen(read) as answers, process.stdin as questions:
-            costs = [played(seed, questions, answers) for seed in range(4)]
+            costs = [played(trace, questions, answers) for trace in TRACES]
     finally:
         process.kill()
         process.wait()
     return {"cost": sum(costs) / len(costs), "combined_score": -sum(costs) / len(costs)}
 
 
-def played(seed, questions, answers):
-    rng = random.Random(seed)
+def played(trace, questions, answers):
     done, cost = 0, 0.0
     for hour in range(24):
-        spot = rng.random() < 0.5
+        spot = trace[hour // 2] == "1"
         questions.write(json.dumps([hour, done, spot]) + "\n")
         questions.flush()
         choice = json.loads(answers.readline())
