@@ -7,6 +7,7 @@ The groups of columns to merge belong to the family, as they do publicly.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,8 +25,9 @@ _SYLLABLES: list[str] = [
 
 def words(rng: Rng, count: int) -> str:
     """`count` made-up words, the first with a capital."""
-    made = ["".join(rng.choice(_SYLLABLES, size=int(rng.integers(1, 4)))) for _ in range(count)]
-    return " ".join(made).capitalize()
+    ends = np.cumsum(rng.integers(1, 4, size=count))
+    syllables = [_SYLLABLES[i] for i in rng.integers(0, len(_SYLLABLES), size=int(ends[-1]))]
+    return " ".join("".join(syllables[a:b]) for a, b in pairwise([0, *ends.tolist()])).capitalize()
 
 
 def texts(rng: Rng, count: int, low: int, high: int) -> list[str]:

@@ -21,7 +21,7 @@ BOUND = import_private(FOLDER, "bound")
 
 CELL = st.text(alphabet="ab1", max_size=3)
 TEXTS = st.lists(st.text(alphabet="aé東🚲\ud800", max_size=12), min_size=1, max_size=12)
-SLOW = settings(derandomize=True, deadline=None, max_examples=60)
+SLOW = settings(derandomize=True, deadline=None, max_examples=30)
 
 
 def tables(cell: st.SearchStrategy[str], rows: int, columns: int) -> st.SearchStrategy[list[list[str]]]:

@@ -122,10 +122,11 @@ def shared_beginnings(texts):
     """Characters that texts share with the ones before them."""
     total = 0
     for a, b in pairwise(texts):
-        length = min(len(a), len(b))
-        while a[:length] != b[:length]:
-            length -= 1
-        total += length
+        low, high = 0, min(len(a), len(b))
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
+        total += low
     return total
 
 
