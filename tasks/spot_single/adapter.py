@@ -161,11 +161,12 @@ def _maker(module: ModuleType) -> Callable[[Namespace], tuple[Any, _Step | None]
     public = [v for v in with_step if issubclass(v, strategy.Strategy) and v._step is not strategy.Strategy._step]
     if public:
         cls = public[-1]
-        return lambda arguments: (cls.from_args(_Arguments(arguments)), None)
+        make: Callable[[_Arguments], Any] = cls.from_args
+        return lambda arguments: (make(_Arguments(arguments)), None)
     plain = [v for v in with_step if not issubclass(v, strategy.Strategy)]
     if plain:
-        other = plain[-1]
-        takes_arguments = _takes_arguments(other)
+        other: Callable[..., Any] = plain[-1]
+        takes_arguments = _takes_arguments(plain[-1])
         return lambda arguments: (other(arguments) if takes_arguments else other(), None)
     function = getattr(module, "_step", None)
     if isinstance(function, FunctionType):

@@ -1,7 +1,7 @@
 """The trusted side under sound rules: a run is never late, and the score is the share of dollars saved.
 
 A case is one spot trace with several runs (deadline, overhead). The score of a split is 1 - C / B, C the dollars of all
-its runs and B those of always on-demand: 0 saves nothing, the metric `score_bound` is what knowing the future would save.
+its runs and B those of always on-demand: 0 saves nothing, `score_bound` is what knowing the future would save.
 """
 
 from __future__ import annotations

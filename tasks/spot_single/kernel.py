@@ -31,12 +31,12 @@ STATES = 10
 
 TICK, HAS_SPOT, ASKED, LAST, NOW, BURN, WORK = range(7)
 """Columns of `seen`: the tick, whether spot can run in the gap that starts, whether the candidate is asked, the type of
-the gap that just ended, the type that still runs (NONE after a preemption), overhead still to burn, work of the gap that
-just ended."""
+the gap that just ended, the type that still runs (NONE after a preemption), overhead still to burn, work of the gap
+that just ended."""
 SEEN = 7
 
 DECIDED, NO_TYPE, BEYOND_TRACE = range(3)
-"""What becomes of a decision; NO_TYPE: a request is no cluster type, BEYOND_TRACE: one is for spot after its last gap."""
+"""What becomes of a decision; NO_TYPE: a request is no cluster type. BEYOND_TRACE: it is for spot, there."""
 
 DONE_EPS_S = 1e-8
 GUARANTEE_EPS_S = 1e-3

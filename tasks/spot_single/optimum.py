@@ -1,14 +1,15 @@
 """What a run would cost if the future were known: the cheapest schedule of one trace, exactly.
 
-A schedule says for every gap: idle, spot (only where the trace allows it) or on-demand. It is cut into segments, runs of
-gaps of one type that is not idle; each segment begins with a launch. One that has s gaps does max(s * gap - overhead, 0)
-of work. Segments without any work can be made idle: that costs less, and whatever comes next has to be launched anyway.
-So among cheapest schedules there is one in which every segment burns its whole overhead, and there
+A schedule says for every gap: idle, spot (only where the trace allows it) or on-demand. It is cut into segments, runs
+of gaps of one type that is not idle; each segment begins with a launch. One that has s gaps does
+max(s * gap - overhead, 0) of work. Segments without any work can be made idle: that costs less, and whatever comes next
+has to be launched anyway. So among cheapest schedules there is one in which every segment burns its whole overhead, and
+there
 
     work = gap * (gaps run) - overhead * (launches)
 
-holds for every overhead at once. One dynamic programme over (tick, launches, gaps run, type) that keeps the least number
-of on-demand gaps therefore serves all deadlines and overheads of a trace. A schedule that runs more gaps than
+holds for every overhead at once. One dynamic programme over (tick, launches, gaps run, type) that keeps the least
+number of on-demand gaps therefore serves all deadlines and overheads of a trace. A schedule that runs more gaps than
 n(m) = ceil((work of the job + overhead * m) / gap) with m launches can drop its last one, so n(m) is all that is read.
 
 m needs no more than 2 * (number of spells with spot) + 1: two spot segments within one spell can be joined (what lies

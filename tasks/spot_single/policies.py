@@ -1,9 +1,9 @@
 """What runs are held against, computed by the judge: always on-demand and the two forms of Uniform Progress.
 
-Uniform Progress (Wu et al., "Can't Be Late: Optimizing Spot Instance Savings under Deadlines", NSDI 2024) keeps the work
-done in step with elapsed time * work / deadline. The form of the paper stays on an on-demand instance until a spot
-instance is there and progress is ahead by two overheads; the form that the public repository ships as its reference goes
-to spot as soon as there is any. The tests hold both against the programs in `baselines/`.
+Uniform Progress (Wu et al., "Can't Be Late: Optimizing Spot Instance Savings under Deadlines", NSDI 2024) keeps the
+work done in step with elapsed time * work / deadline. The form of the paper stays on an on-demand instance until a spot
+instance is there and progress is ahead by two overheads; the form that the public repository ships as its reference
+goes to spot as soon as there is any. The tests hold both against the programs in `baselines/`.
 """
 
 from __future__ import annotations

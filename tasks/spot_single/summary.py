@@ -16,7 +16,7 @@ _LEADERBOARD_WORST, _LEADERBOARD_BEST = 3.06 * 48, 0.9731 * 48
 
 
 def metrics(results: Sequence[CaseResult]) -> dict[str, float]:
-    """The metrics of a split that both scorings give; means are over runs, of which cases may have different numbers."""
+    """The metrics of a split that both scorings give; means are over runs, not over cases."""
     runs = sum(result.metrics["runs"] for result in results)
 
     def mean(name: str) -> float:
@@ -27,7 +27,7 @@ def metrics(results: Sequence[CaseResult]) -> dict[str, float]:
     up, optimum = mean("up_cost"), mean("optimum_cost")
     by_setting = {
         name: sum(values) / len(values)
-        for name in map(lambda setting: setting_name(*setting), SETTINGS)
+        for name in (setting_name(*setting) for setting in SETTINGS)
         if (values := [result.metrics[name] for result in results if name in result.metrics])
     }
     return {
@@ -60,7 +60,7 @@ def run_costs(results: Sequence[CaseResult]) -> list[float]:
 def leaderboard(results: Sequence[CaseResult], mean_cost: float) -> dict[str, float]:
     """The leaderboard's formula, 0..100, and the share in % of its simulations that it was computed on here.
 
-    On the recorded traces it is that of the runs that the leaderboard has too; elsewhere that of all runs, at coverage 0.
+    On the recorded traces it is that of the runs that the leaderboard has too; elsewhere of all runs, at coverage 0.
     """
     common = sum(result.metrics["leaderboard_runs"] for result in results)
     cost = sum(result.metrics["leaderboard_cost"] for result in results) / common if common else mean_cost

@@ -1,9 +1,9 @@
 """Spot traces: the recorded ones, and generated ones that alternate between spells with and without spot.
 
-Spells of the generated traces form an alternating renewal process: the lengths of spells with and without spot are drawn
-independently from two log-normal distributions, rounded up to whole gaps. Their spread is wide (many spells of minutes,
-some of half a day), as spot markets show; the eight numbers of `ENVIRONMENTS` are shares and mean spells in hours near
-those of the four environments of the public traces (us-west-2, October 2022). Nothing else of the recordings is used.
+Spells of the generated traces form an alternating renewal process: the lengths of spells with and without spot are
+drawn independently from two log-normal distributions, in whole gaps. Their spread is wide (many spells of minutes, some
+of half a day), as spot markets show; the eight numbers of `ENVIRONMENTS` are shares and mean spells near those of the
+four environments of the public traces (us-west-2, October 2022). Nothing else of the recordings is used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Baseline: Uniform Progress, the best published policy for unknown futures.
 
-Source: Wu et al., "Can't Be Late: Optimizing Spot Instance Savings under Deadlines", NSDI 2024. Work done is kept in step
-with elapsed time * work / deadline. Once on an on-demand instance, it stays there until spot is available and progress
-is ahead by what two changeovers cost.
+Source: Wu et al., "Can't Be Late: Optimizing Spot Instance Savings under Deadlines", NSDI 2024. Work done is kept in
+step with elapsed time * work / deadline. Once on an on-demand instance, it stays there until spot is available and
+progress is ahead by what two changeovers cost.
 """
 
 import math
