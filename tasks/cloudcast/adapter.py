@@ -69,7 +69,7 @@ def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:
             topology = search(public["source"], list(public["destinations"]), graph, public["partitions"])
         finally:
             del sys.modules[_MODULE]
-    return _Reading(public["partitions"], public["edge_data"]).read(topology)
+    return _Reading(public["partitions"], public["edge_data"], len(public["links"])).read(topology)
 
 
 def make_graph(public: Mapping[str, Any], num_vms: int | None = None) -> nx.DiGraph:
@@ -102,6 +102,8 @@ class _Reading:
 
     partitions: int
     edge_data: bool
+    most_edges: int
+    """In one list: no more than the network has."""
     index: dict[str, int] = field(default_factory=dict)
     edges: list[tuple[int, int]] = field(default_factory=list)
     data: list[tuple[float, float]] = field(default_factory=list)
@@ -137,6 +139,8 @@ class _Reading:
             where = f"paths[{name!r}]['{partition}']"
             if not isinstance(listed, list | tuple):
                 raise _NoTopologyError(f"{where} is {_describe(listed)}, expected a list of [from, to, data]")
+            if len(listed) > self.most_edges:
+                raise _NoTopologyError(f"{where} lists {len(listed)} edges, the network has {self.most_edges}")
             for edge in listed:
                 self._edge(edge, where)
             counts.append(len(listed))

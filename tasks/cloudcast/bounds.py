@@ -36,7 +36,6 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import linprog
 
 from .network import Floats, Ints
 from .steiner import MOST_ENDS, cheapest_tree
@@ -73,6 +72,8 @@ def digest(job: Job) -> str:
 
 def solve(job: Job) -> float:
     """The bound in USD. Some seconds for 71 regions and 6 destinations."""
+    from scipy.optimize import linprog  # slow to import, and not needed while the table holds every job
+
     program = _program(job)
     result = linprog(
         program.objective,

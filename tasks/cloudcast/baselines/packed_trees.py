@@ -13,6 +13,7 @@ TARGETS = (1.0, 1.35, 1.7, 2.2)
 STRENGTHS = (0.1, 1.0, 3.0)
 STEEPNESS = 4
 ROUNDS = 1
+MOST_BUNDLES = 12  # beyond as many partitions, several share a tree
 MOST_TERMINALS = 8  # beyond, trees grow destination by destination
 
 
@@ -24,6 +25,7 @@ class Job:
         self.source = self.index[src]
         self.ends = [self.index[d] for d in dsts]
         self.partitions = partitions
+        self.bundles = [len(part) for part in np.array_split(range(partitions), min(partitions, MOST_BUNDLES))]
         self.gb = G.graph["data_vol"] / partitions
         self.rate = G.graph["num_vms"] * G.graph["instance_cost_per_hour"] / 3600
         self.cost = np.full((count, count), np.inf)
@@ -148,22 +150,22 @@ def lay(job, target, strength):
         for a, b in tree:
             loads[a, b] += amount
 
-    for _ in range(job.partitions):
+    for size in job.bundles:
         trees.append(steiner_tree(job.prices(loads, target, strength), job.source, job.ends))
-        change(trees[-1], 1)
+        change(trees[-1], size)
     cost = job.plan_cost(loads)[0]
     for _ in range(ROUNDS):
         before = cost
-        for i, old in enumerate(trees):
-            change(old, -1)
+        for i, (old, size) in enumerate(zip(trees, job.bundles, strict=True)):
+            change(old, -size)
             new = steiner_tree(job.prices(loads, target, strength), job.source, job.ends)
-            change(new, 1)
+            change(new, size)
             changed = job.plan_cost(loads)[0]
             if changed < cost:
                 cost, trees[i] = changed, new
             else:
-                change(new, -1)
-                change(old, 1)
+                change(new, -size)
+                change(old, size)
         if cost == before:
             break
     return cost, trees
@@ -199,7 +201,8 @@ def search_algorithm(src, dsts, G, num_partitions):
             if best is None or plan[0] < best[0]:
                 best = plan
     topology = BroadCastTopology(src, dsts, num_partitions)
-    for partition, tree in enumerate(best[1]):
+    trees = [tree for tree, size in zip(best[1], job.bundles, strict=True) for _ in range(size)]
+    for partition, tree in enumerate(trees):
         for dst, links in zip(dsts, routes(tree, job.source, job.ends).values(), strict=True):
             edges = [[job.names[a], job.names[b], G[job.names[a]][job.names[b]]] for a, b in links]
             topology.set_dst_partition_paths(dst, partition, edges)

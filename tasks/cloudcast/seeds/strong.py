@@ -10,6 +10,7 @@ HOP_PRICE = 0.002  # USD per GB that each new link counts for beside its own pri
 DELAY_PRICE = 0.02  # USD per GB that a link of 1 Gbit/s counts for; one of 10 Gbit/s a tenth of it
 FAN_OUT_PRICE = 0.004  # USD per GB for each link that already leaves the same region
 RELAY_PRICE = 0.005  # USD per GB for passing a region that is no destination
+TREE_SHARE = 0.5  # part of its way from the source that a region in the tree counts for when a path starts there
 
 
 def link_price(a, b, data, out_degree, dsts):
@@ -21,12 +22,20 @@ def link_price(a, b, data, out_degree, dsts):
     return price
 
 
+def price_from_source(edges):
+    """What the way to a region in the tree costs, in USD per GB."""
+    total = 0.0
+    for _, _, data in edges:
+        total = total + data["cost"]
+    return total
+
+
 def cheapest_path(dst, G, tree, out_degree, dsts):
     """Dijkstra's algorithm from the whole tree: its last region, then those that lead from there to dst."""
-    distance = dict.fromkeys(tree, 0.0)
+    distance = {region: TREE_SHARE * price_from_source(edges) for region, edges in tree.items()}
     before = {}
     done = set()
-    queue = [(0.0, region) for region in tree]
+    queue = [(start, region) for region, start in distance.items()]
     heapq.heapify(queue)
     while queue:
         so_far, region = heapq.heappop(queue)
