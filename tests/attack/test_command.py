@@ -75,22 +75,16 @@ def test_the_wall_limit_leaves_cheats_out_and_says_so(tmp_path: Path) -> None:
     assert any("stopped after" in note for note in report.notes)
 
 
-def test_a_part_of_the_battery_finds_nothing_in_txn_offline() -> None:
-    report = attack(load_task("txn_offline"), Options(max_candidates=16), EvaluatorConfig())
-    assert report.is_clean, report.findings or report.blind
-    assert report.tried == report.planned == 16
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(builtin_tasks()))
 def test_the_whole_battery_finds_nothing_in_a_built_in_task(name: str) -> None:
     report = attack(load_task(name), Options(), EvaluatorConfig())
     assert report.is_clean, report.findings or report.blind
-    assert report.tried > 16
+    assert report.tried > 16, report.notes
 
 
 def test_the_reported_makespan_of_the_public_evaluator_is_found() -> None:
     task = load_task("txn_offline", "paper")
-    report = attack(task, Options(max_candidates=40, split="test", seed=1), EvaluatorConfig())
+    report = attack(task, Options(max_candidates=30, split="test", seed=1), EvaluatorConfig())
     assert "forged metric" in {finding.family.value for finding in report.findings}
     assert max(finding.score for finding in report.findings) > 10 * max(report.seed_scores)

@@ -2,39 +2,42 @@
 
 import json
 import os
-import subprocess
-import sys
 
 PRICE = {"spot": 1.0, "on-demand": 3.0, "none": 0.0}
 TRACES = ("110100110010", "001011010111", "000111100100", "111000010101")
-RUNNER = """
-import json, os, sys
-out = int(sys.argv[2])
-space = {"__name__": "program", "__file__": sys.argv[1]}
-exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"), space)
-policy = None
-for line in sys.stdin:
-    asked = json.loads(line)
-    if asked[0] == 0:
-        policy = space['Policy'](24, 16)
-    os.write(out, (json.dumps(policy.step(*asked)) + "\\n").encode())
-"""
 
 
 def evaluate(path):
-    read, write = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", RUNNER, path, str(write)],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, pass_fds=[write],
-    )  # fmt: skip
-    os.close(write)
+    ask, questions = os.pipe()
+    answers, answer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(questions)
+            serve(path, ask, answer)
+        finally:
+            os._exit(0)
+    os.close(ask)
+    os.close(answer)
     try:
-        with os.fdopen(read) as answers, process.stdin as questions:
-            costs = [played(trace, questions, answers) for trace in TRACES]
+        with os.fdopen(answers) as replies, os.fdopen(questions, "w") as asked:
+            costs = [played(trace, asked, replies) for trace in TRACES]
     finally:
-        process.kill()
-        process.wait()
+        os.waitpid(child, 0)
     return {"cost": sum(costs) / len(costs), "combined_score": -sum(costs) / len(costs)}
+
+
+def serve(path, ask, answer):
+    """The program's process: a policy per game, an answer per question."""
+    space = {"__name__": "program", "__file__": path}
+    with open(path) as file:
+        exec(compile(file.read(), path, "exec"), space)
+    policy = None
+    for line in os.fdopen(ask):
+        asked = json.loads(line)
+        if asked[0] == 0:
+            policy = space["Policy"](24, 16)
+        os.write(answer, (json.dumps(policy.step(*asked)) + "\n").encode())
 
 
 def played(trace, questions, answers):
