@@ -24,6 +24,8 @@ network = import_private(FOLDER, "network")
 splits = import_private(FOLDER, "splits")
 steiner = import_private(FOLDER, "steiner")
 transfer = import_private(FOLDER, "transfer")
+answer = import_private(FOLDER, "answer")
+paper = import_private(FOLDER, "paper")
 
 PROVIDERS = ("aws", "azure", "gcp")
 
@@ -52,8 +54,8 @@ def small_job(seed: int, regions: int = 7, ends: int = 3, partitions: int = 3) -
     )
 
 
-def random_plan(job: Any, seed: int) -> np.ndarray:
-    """Random ways, some links listed twice, some that lead nowhere."""
+def random_plan(job: Any, seed: int, strays: bool = True) -> np.ndarray:
+    """Random ways; with `strays` also links that lead nowhere, and rows in any order."""
     rng = random.Random(seed)
     count = len(job.network.regions)
     rows = []
@@ -62,10 +64,11 @@ def random_plan(job: Any, seed: int) -> np.ndarray:
             others = [r for r in range(count) if r not in (job.index[job.source], end)]
             way = [job.index[job.source], *rng.sample(others, rng.randint(0, min(3, len(others)))), end]
             rows += [(j, p, a, b) for a, b in itertools.pairwise(way)]
-            if rng.random() < 0.2:
+            if strays and rng.random() < 0.2:
                 a, b = rng.sample(range(count), 2)
                 rows.append((j, p, a, b))
-    rng.shuffle(rows)
+    if strays:
+        rng.shuffle(rows)
     return np.array(rows, dtype=np.int64)
 
 
@@ -140,6 +143,25 @@ def test_flows_keep_within_every_limit(seed: int) -> None:
     ingress, egress = (dict(zip(names, limit.tolist(), strict=True)) for limit in job.limits)
     assert literal.within_limits(list(flow), flow, egress, 0)
     assert literal.within_limits(list(flow), flow, ingress, 1)
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.integers(3, 6))
+def test_public_times_are_at_most_ours_and_public_sending_is_ours(seed: int, regions: int) -> None:
+    """The public limits act one after another, so later ones may find less to cut; the rest of the formula is shared."""
+    job = small_job(seed, regions, min(3, regions - 1), 2)
+    plan = random_plan(job, seed, strays=False)
+    cost, throughput = job.matrices
+    counts = np.array(
+        [[int(((plan[:, 0] == j) & (plan[:, 1] == p)).sum()) for p in range(2)] for j in range(len(job.ends))]
+    )
+    figures = np.column_stack([cost[plan[:, 2], plan[:, 3]], throughput[plan[:, 2], plan[:, 3]]])
+    listed = answer.Answer(job.network.regions, job.ends, counts, plan[:, 2:], figures)
+    public_cost, public_time = paper.evaluate(job, listed)
+    ours = transfer.transfer(job, plan)
+    assert public_time <= ours.time_s * (1 + 1e-12)
+    machines = ours.regions * transfer.USD_PER_REGION_SECOND
+    assert public_cost - machines * round(public_time, 2) == pytest.approx(ours.egress_cost)
 
 
 def test_a_link_that_is_not_there_is_named() -> None:
