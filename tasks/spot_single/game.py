@@ -111,7 +111,7 @@ def _refuse(outcome: int, tick: int) -> None:
 
 
 def outcome(case: Case, raw: Any) -> dict[str, float]:
-    """Metrics of one played case, costs in dollars, means over its runs unless a name says otherwise.
+    """Metrics of one played case: `cost_*` by run and sums (`dollars*`) in dollars, the rest means over its runs.
 
     Raises MalformedOutput when `raw` is not what `play` gives.
     """
@@ -128,12 +128,12 @@ def outcome(case: Case, raw: Any) -> dict[str, float]:
     return metrics | {
         "runs": float(len(cost)),
         "calls": float(raw[:, FINISH].sum()),
-        "cost": float(cost.mean()),
+        "dollars": float(cost.sum()),
+        "dollars_on_demand": float(hidden["on_demand"].sum()),
+        "dollars_up": float(hidden["up"].sum()),
+        "dollars_up_shipped": float(hidden["up_shipped"].sum()),
+        "dollars_optimum": float(hidden["optimum"].sum()),
         "saved": 1 - float(cost.sum() / hidden["on_demand"].sum()),
-        "on_demand_cost": float(hidden["on_demand"].mean()),
-        "up_cost": float(hidden["up"].mean()),
-        "up_shipped_cost": float(hidden["up_shipped"].mean()),
-        "optimum_cost": float(hidden["optimum"].mean()),
         "saving_vs_up": 100 * float(saving.mean()),
         "saving_vs_up_max": 100 * float(saving.max()),
         "saving_vs_up_shipped": 100 * float(saving_shipped.mean()),

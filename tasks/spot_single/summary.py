@@ -22,9 +22,12 @@ def metrics(results: Sequence[CaseResult]) -> dict[str, float]:
     def mean(name: str) -> float:
         return sum(result.metrics[name] * result.metrics["runs"] for result in results) / runs
 
+    def dollars(name: str) -> float:
+        return sum(result.metrics[name] for result in results) / runs
+
+    mean_cost, on_demand, up = dollars("dollars"), dollars("dollars_on_demand"), dollars("dollars_up")
+    optimum = dollars("dollars_optimum")
     costs = run_costs(results)
-    mean_cost = sum(costs) / len(costs)
-    up, optimum = mean("up_cost"), mean("optimum_cost")
     by_setting = {
         name: sum(values) / len(values)
         for name in (setting_name(*setting) for setting in SETTINGS)
@@ -34,11 +37,11 @@ def metrics(results: Sequence[CaseResult]) -> dict[str, float]:
         "mean_cost": mean_cost,
         "cost_std": math.sqrt(sum((cost - mean_cost) ** 2 for cost in costs) / len(costs)),
         **by_setting,
-        "on_demand_cost": mean("on_demand_cost"),
+        "on_demand_cost": on_demand,
         "up_cost": up,
-        "up_shipped_cost": mean("up_shipped_cost"),
+        "up_shipped_cost": dollars("dollars_up_shipped"),
         "optimum_cost": optimum,
-        "saved": 1 - mean_cost / mean("on_demand_cost"),
+        "saved": 1 - mean_cost / on_demand,
         "saving_vs_up": mean("saving_vs_up"),
         "saving_vs_up_max": max(result.metrics["saving_vs_up_max"] for result in results),
         "saving_vs_up_shipped": mean("saving_vs_up_shipped"),
@@ -79,8 +82,9 @@ def table(results: Sequence[CaseResult]) -> str:
     ]
     for result in results:
         m = result.metrics
+        cost, optimum, up = (m[name] / m["runs"] for name in ("dollars", "dollars_optimum", "dollars_up"))
         lines.append(
-            f"{result.case:<26} {m['cost']:>7.2f} {m['optimum_cost']:>7.2f} {m['up_cost']:>7.2f} {m['saved']:>6.3f}"
+            f"{result.case:<26} {cost:>7.2f} {optimum:>7.2f} {up:>7.2f} {m['saved']:>6.3f}"
             f" {m['changeovers']:>8.1f} {m['spot_gaps']:>5.0f} {m['on_demand_gaps']:>6.0f} {m['idle_gaps']:>5.0f}"
             f" {m['rescued_ticks']:>7.1f}"
         )

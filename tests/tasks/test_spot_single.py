@@ -243,7 +243,7 @@ def test_metrics_are_those_that_task_yaml_names() -> None:
 
 def test_means_are_over_runs_and_the_leaderboard_counts_its_own() -> None:
     def result(name: str, cost: float, runs: float, **more: float) -> CaseResult:
-        metrics = {**SOUND.judge.score(FIRST, play(SOUND, NEVER, FIRST)), "runs": runs, **more}
+        metrics = {**SOUND.judge.score(FIRST, play(SOUND, NEVER, FIRST)), "runs": runs, "dollars": cost * runs, **more}
         metrics = {key: value for key, value in metrics.items() if not key.startswith("cost_d")}
         return CaseResult(name, metrics | {f"cost_d{i}_o1": cost for i in range(int(runs))}, 0.25, 0.5)
 
