@@ -148,7 +148,7 @@ def test_flows_keep_within_every_limit(seed: int) -> None:
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(st.integers(0, 10**6), st.integers(3, 6))
 def test_public_times_are_at_most_ours_and_public_sending_is_ours(seed: int, regions: int) -> None:
-    """The public limits act one after another, so later ones may find less to cut; the rest of the formula is shared."""
+    """The public limits act one after another, so later ones may find less to cut; the rest is shared."""
     job = small_job(seed, regions, min(3, regions - 1), 2)
     plan = random_plan(job, seed, strays=False)
     cost, throughput = job.matrices
