@@ -19,6 +19,8 @@ from .rules import STATE, Observation, decision, observations
 
 _DONE_S = 1e-8
 _NO_OVERHEAD_S = 1e-3
+_BEYOND_TICKS = 2
+"""A run may end a gap after the deadline and is observed once more; generated markets end at the deadline."""
 
 
 @dataclass(slots=True)
@@ -43,8 +45,8 @@ def play(scenario: Scenario) -> Generator[Observation, Any, PublicLedger]:
     """
     market, job = scenario.market, scenario.job
     gap, duration, restart = float(job.gap_s), float(job.duration_s), float(job.restart_s)
-    available = market.available.tolist()
-    board = observations(scenario)
+    available = np.pad(market.available, ((0, 0), (0, _BEYOND_TICKS))).tolist()
+    board = np.pad(observations(scenario), ((0, _BEYOND_TICKS), (0, 0)), constant_values=np.nan)
     zones = len(market.zones)
     tick, focus, kind = 0, 0, NONE
     done = overhead = 0.0

@@ -85,9 +85,10 @@ def observations(scenario: Scenario) -> NDArray[np.float64]:
 
 def decision(action: Any, zones: int) -> tuple[int, int]:
     """(zone, request) of what a candidate's process gave back. Raises MalformedOutput, InvalidOutput."""
+    if isinstance(action, str):  # what the adapter says of an answer that is no ClusterType
+        raise MalformedOutput(action[:200])
     if not isinstance(action, np.ndarray) or action.shape != (2,) or action.dtype.kind not in "iu":
-        told = action if isinstance(action, str) else f"a {type(action).__name__}"
-        raise MalformedOutput(f"a decision is {told[:200]}, expected int64 [zone, request]")
+        raise MalformedOutput(f"a decision is a {type(action).__name__}, expected int64 [zone, request]")
     zone, request = action.tolist()
     if not 0 <= zone < zones:
         raise InvalidOutput(f"zone {zone} does not exist: there are 0..{zones - 1}")

@@ -397,6 +397,13 @@ def test_without_the_recorded_file_the_test_split_is_generated_and_says_so(witho
     assert JUDGE.split_note("train") is None
 
 
+def test_generated_runs_under_public_rules_end_where_their_markets_do(without_data: Path) -> None:
+    case = PAPER.cases("test")[0]
+    job, market = case.hidden.scenario.job, case.hidden.scenario.market
+    finish = [drive(PAPER, baseline(name), case).finish_tick for name in ("stay_wait", "cheapest")]
+    assert job.deadline_ticks == market.ticks <= max(finish) <= market.ticks + 1
+
+
 def test_a_wrong_recorded_file_is_refused(without_data: Path) -> None:
     without_data.mkdir(parents=True)
     (without_data / "spot_multi.json.gz").write_bytes(b"")

@@ -210,7 +210,7 @@ def test_the_guarantee_does_not_move_the_job() -> None:
         (np.array([True, False]), MalformedOutput, "expected int64"),
         ([0, 1], MalformedOutput, "a decision is a list"),
         (None, MalformedOutput, "a decision is a NoneType"),
-        ("_step returned str 'SPOT'", MalformedOutput, "a decision is _step returned str 'SPOT'"),
+        ("_step returned str 'SPOT'", MalformedOutput, "^_step returned str 'SPOT'$"),
     ],
 )
 def test_what_is_no_decision_is_refused(action: Any, error: type[Exception], message: str) -> None:
