@@ -8,7 +8,7 @@ DEMO_OUT ?= runs/demo
 export RAY_USAGE_STATS_ENABLED = 0
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: demo test lint types imports unit install install-test bench clean
+.PHONY: demo test lint types imports unit install install-test bench attack clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,10 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.journal
 	$(BIN)/python -m tests.benchmarks.txn_kernel
 	$(BIN)/python -m tests.benchmarks.orchestration --ray
+
+# The whole red-team battery against every built-in task.
+attack: install
+	for task in tasks/*/task.yaml; do $(BIN)/adrs task attack $$(basename $$(dirname $$task)) || exit 1; done
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -75,12 +75,12 @@ def test_the_wall_limit_leaves_cheats_out_and_says_so(tmp_path: Path) -> None:
     assert any("stopped after" in note for note in report.notes)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(builtin_tasks()))
-def test_the_whole_battery_finds_nothing_in_a_built_in_task(name: str) -> None:
-    report = attack(load_task(name), Options(), EvaluatorConfig())
+def test_a_cheat_of_every_family_finds_nothing_in_a_built_in_task(name: str) -> None:
+    """The whole battery is `make attack`."""
+    report = attack(load_task(name), Options(max_candidates=14), EvaluatorConfig())
     assert report.is_clean, report.findings or report.blind
-    assert report.tried > 16, report.notes
+    assert report.tried == 14, report.notes
 
 
 def test_the_reported_makespan_of_the_public_evaluator_is_found() -> None:
