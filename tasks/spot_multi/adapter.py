@@ -142,6 +142,9 @@ def _make(kind: type[Any], task: sky_task.Task) -> Any:
         parser = _Parser(add_help=False)
         parser.set_defaults(**hours)
         return kind._from_args(parser)
-    if len(inspect.signature(kind).parameters) == 0:
-        return kind()
+    first = next(iter(inspect.signature(kind).parameters.values()), None)
+    if first is None or (
+        first.name != "args" and (first.default is not first.empty or first.kind is first.VAR_KEYWORD)
+    ):
+        return kind()  # a parameter with a default that is not `args` is the program's own
     return kind(argparse.Namespace(**hours))

@@ -161,6 +161,8 @@ def _maker(module: ModuleType) -> Callable[[Namespace], tuple[Any, _Step | None]
     public = [v for v in with_step if issubclass(v, strategy.Strategy) and v._step is not strategy.Strategy._step]
     if public:
         cls = public[-1]
+        if not _takes_arguments(cls):
+            return lambda _: (cls(), None)
         make: Callable[[_Arguments], Any] = cls.from_args
         return lambda arguments: (make(_Arguments(arguments)), None)
     plain = [v for v in with_step if not issubclass(v, strategy.Strategy)]
@@ -178,11 +180,14 @@ def _maker(module: ModuleType) -> Callable[[Namespace], tuple[Any, _Step | None]
 
 
 def _takes_arguments(cls: type) -> bool:
+    """Whether a class is made from the options: its first parameter is `args` or has no default."""
     try:
-        parameters = inspect.signature(cls).parameters.values()
+        first = next(iter(inspect.signature(cls).parameters.values()), None)
     except (TypeError, ValueError):
         return False
-    return any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+    return first is not None and (
+        first.name == "args" or (first.default is first.empty and first.kind != first.VAR_KEYWORD)
+    )
 
 
 def _function_strategy(function: Callable[..., Any], arguments: Namespace) -> tuple[Any, _Step]:

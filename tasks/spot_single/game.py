@@ -89,7 +89,9 @@ def play(case: Case, mended: bool) -> Any:
     runs = len(jobs)
     state = policies.fresh_state(runs)
     seen, requests = np.zeros((runs, SEEN)), np.zeros(runs, np.uint8)
-    yield public
+    begun = yield public
+    if type(begun) is not int or begun != runs:
+        raise MalformedOutput(f"expected the number of runs, {runs}")
     last_tick = int(jobs[:, DEADLINE_S].max() // clock[0]) + _LINGER_TICKS
     tick = 0
     while observe(tick, available, clock, PRICES, not mended, state, seen) and tick <= last_tick:

@@ -152,6 +152,19 @@ class Bare(Base):
         self.env.switch_region(available.index(True))
         return ClusterType.SPOT
 """,
+    "own options": HEAD
+    + """
+class OwnOptions(MultiRegionStrategy):
+    def __init__(self, threshold=1):
+        super().__init__()
+        self.threshold = threshold + 0
+
+    def _step(self, last_cluster_type, has_spot):
+        available = self.env.get_all_regions_spot_available()
+        if not has_spot and sum(available) >= self.threshold:
+            self.env.switch_region(available.index(True))
+        return ClusterType.SPOT if any(available) else ClusterType.ON_DEMAND
+""",
     "modules": """
 import sky_spot.strategies.strategy as strategy
 from sky_spot import utils

@@ -112,10 +112,29 @@ class Waits:
         return ClusterType.SPOT if has_spot else ClusterType.NONE
 """
 
+OWN_OPTIONS_STYLE = (
+    PACKAGE_IMPORT_STYLE
+    + """
+    def __init__(self, patience=3):
+        super().__init__()
+        self.patience = patience + 1
+"""
+)
+
+PLAIN_OPTIONS_STYLE = (
+    PLAIN_STYLE
+    + """
+    def __init__(self, patience=3):
+        self.patience = patience + 1
+"""
+)
+
 FUNCTION_STYLE = PLAIN_STYLE.replace("class Waits:\n    def _step(self,", "if True:\n    def _step(self,")
 
 
-@pytest.mark.parametrize("source", [PACKAGE_IMPORT_STYLE, PLAIN_STYLE, FUNCTION_STYLE])
+@pytest.mark.parametrize(
+    "source", [PACKAGE_IMPORT_STYLE, OWN_OPTIONS_STYLE, PLAIN_STYLE, PLAIN_OPTIONS_STYLE, FUNCTION_STYLE]
+)
 @pytest.mark.parametrize("task", [SOUND, PUBLIC], ids=["sound", "paper"])
 def test_programs_of_every_form_run_as_the_baseline_does(source: str, task: Any) -> None:
     assert play(task, source, FIRST).tolist() == play(task, BASELINES["spot_else_wait"], FIRST).tolist()
@@ -196,8 +215,16 @@ def test_answers_that_are_no_cluster_type_are_malformed(answer: str, message: st
 def test_answers_that_no_adapter_gives_are_malformed(answer: Any) -> None:
     game = SOUND.referee(FIRST)  # type: ignore[misc]
     next(game)
-    game.send("a number of runs that is none")
+    game.send(9)
     with pytest.raises(MalformedOutput):
+        game.send(answer)
+
+
+@pytest.mark.parametrize("answer", ["9", True, 8, None, 9.0, [0] * 1000, np.full(9, 9)])
+def test_a_first_answer_that_nobody_reads_cannot_be_large(answer: Any) -> None:
+    game = SOUND.referee(FIRST)  # type: ignore[misc]
+    next(game)
+    with pytest.raises(MalformedOutput, match="expected the number of runs, 9"):
         game.send(answer)
 
 

@@ -12,11 +12,12 @@ class Strategy:
 
     NAME = "strategy"
 
-    def __init__(self, args: Any) -> None:
+    def __init__(self, args: Any = None) -> None:
         self.args = args
-        self.deadline = args.deadline_hours * 3600
-        self.restart_overhead = args.restart_overhead_hours * 3600
-        self.task_duration = args.task_duration_hours * 3600
+        if args is not None:  # else they are there from `reset` on
+            self.deadline = args.deadline_hours * 3600
+            self.restart_overhead = args.restart_overhead_hours * 3600
+            self.task_duration = args.task_duration_hours * 3600
         self.env: Any = None
         self.task: Any = None
         self.task_done_time: list[float] = []
