@@ -59,6 +59,7 @@ def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:
     texts: Sequence[Mapping[str, str]] = public["workloads"]
     with _public_modules(texts):
         module = ModuleType(_MODULE)
+        module.__file__ = _FILE
         sys.modules[_MODULE] = module
         try:
             exec(program.code, module.__dict__)

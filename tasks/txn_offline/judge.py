@@ -53,7 +53,7 @@ def permutation(schedule: Any, txns: int, where: str) -> list[int]:
     Raises MalformedOutput when it is no list, InvalidOutput naming the first entry that is wrong.
     """
     if isinstance(schedule, np.ndarray) and schedule.ndim == 1:
-        schedule = schedule.tolist()
+        schedule = schedule[: txns + 1].tolist()  # one id too many is enough to be wrong
     if isinstance(schedule, str):
         raise MalformedOutput(f"{where}: {schedule[:200]}")
     if not isinstance(schedule, list | tuple):
@@ -61,11 +61,9 @@ def permutation(schedule: Any, txns: int, where: str) -> list[int]:
     seen: set[int] = set()
     for index, txn in enumerate(schedule):
         if type(txn) is not int:
-            raise InvalidOutput(
-                f"{where}: schedule[{index}] is {repr(txn)[:80]} ({type(txn).__name__}), expected an int"
-            )
+            raise InvalidOutput(f"{where}: schedule[{index}] is {_named(txn)}, expected an int")
         if not 0 <= txn < txns:
-            raise InvalidOutput(f"{where}: schedule[{index}] is {repr(txn)[:80]}, expected an id in 0..{txns - 1}")
+            raise InvalidOutput(f"{where}: schedule[{index}] is {txn}, expected an id in 0..{txns - 1}")
         if txn in seen:
             raise InvalidOutput(f"{where}: schedule[{index}] names transaction {txn} a second time")
         seen.add(txn)
@@ -73,3 +71,9 @@ def permutation(schedule: Any, txns: int, where: str) -> list[int]:
         missing = next(txn for txn in range(txns) if txn not in seen)
         raise InvalidOutput(f"{where}: {len(seen)} of {txns} transactions scheduled, {missing} is missing")
     return list(schedule)
+
+
+def _named(entry: Any) -> str:
+    """What an entry is. Containers by type alone: numpy takes minutes to print an array of two rows on 23 axes."""
+    kind = type(entry).__name__
+    return f"{repr(entry)[:80]} ({kind})" if isinstance(entry, bool | float | str) else f"a {kind}"

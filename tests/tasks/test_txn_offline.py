@@ -322,6 +322,17 @@ def test_raw_outputs_that_no_adapter_makes_are_malformed(raw: Any) -> None:
         TASK.judge.score(TASK.judge.cases("train")[0], raw)
 
 
+def test_a_program_may_look_where_its_file_is() -> None:
+    """`__file__` is there in the public evaluator, and in txn_online."""
+    source = "import os\nimport sys\nsys.path.append(os.path.dirname(os.path.abspath(__file__)))\n"
+    case = TASK.judge.cases("train")[0]
+    before = list(sys.path)
+    try:
+        assert TASK.judge.score(case, run(source + answering("range(n)"), case))["improvement"] == 0.0
+    finally:
+        sys.path[:] = before
+
+
 def test_reported_makespans_do_not_count() -> None:
     case = TASK.judge.cases("train")[0]
     honest = TASK.judge.score(case, run(answering("list(range(n))"), case))
