@@ -167,9 +167,16 @@ class Child:
         if sent < len(data):
             self._unsent = memoryview(data)[sent:]
             self._send_more()
-        else:
-            self._read_channel(0)
-            self._prompt = self._body is not None
+            return self._answer()
+        try:
+            got = self._channel.recv_into(self._room)
+        except OSError:  # it takes longer than a tick, or has ended
+            self._prompt = False
+            return self._answer()
+        body = self._parser.whole(self._room[:got])
+        if body is not None:
+            return self._read_reply(body)
+        self._take(got)
         return self._answer()
 
     @contextlib.contextmanager
@@ -367,33 +374,36 @@ class Child:
             with contextlib.suppress(FileNotFoundError):  # no longer polled: the stream has ended
                 self._poll.modify(self._channel.fileno(), events)
 
-    def _read_channel(self, flags: int = socket.MSG_DONTWAIT) -> None:
+    def _read_channel(self) -> None:
         while True:
             try:
-                got = self._channel.recv_into(self._room, 0, flags)
+                got = self._channel.recv_into(self._room, 0, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError:
                 got = 0
-            if not got:
-                with contextlib.suppress(KeyError):
-                    self._poll.unregister(self._channel.fileno())
+            self._take(got)
+            if not got or (got < _CHUNK and self._ended is None):
                 return
-            if self._cause is not None:
-                continue
-            self._parser.feed(self._room[:got])
-            drained = got < _CHUNK and self._ended is None
-            try:
-                if self._body is None:
-                    self._body = self._parser.next_body()
-            except ForgedFrameError as error:
-                self._condemn(FailureKind.REWARD_HACKING, f"forged result: {error}")
-            except OversizedFrameError as error:
-                self._condemn(FailureKind.OUTPUT, f"the result is too large: {error}")
-            if self._body is not None and not self._parser.empty:
-                self._condemn(FailureKind.REWARD_HACKING, "forged result: bytes after the result")
-            if drained:
-                return
+
+    def _take(self, got: int) -> None:
+        """What has come over the channel, `got` bytes in `_room`; none: the stream has ended."""
+        if not got:
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(self._channel.fileno())
+            return
+        if self._cause is not None:
+            return
+        self._parser.feed(self._room[:got])
+        try:
+            if self._body is None:
+                self._body = self._parser.next_body()
+        except ForgedFrameError as error:
+            self._condemn(FailureKind.REWARD_HACKING, f"forged result: {error}")
+        except OversizedFrameError as error:
+            self._condemn(FailureKind.OUTPUT, f"the result is too large: {error}")
+        if self._body is not None and not self._parser.empty:
+            self._condemn(FailureKind.REWARD_HACKING, "forged result: bytes after the result")
 
     def _settle_end(self, needs_answer: bool) -> None:
         """The process has ended: raise why, unless it was allowed to."""

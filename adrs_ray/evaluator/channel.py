@@ -46,6 +46,13 @@ class FrameParser:
     def feed(self, data: bytes | memoryview) -> None:
         self._buffer += data
 
+    def whole(self, data: memoryview) -> bytes | None:
+        """The body if `data` is exactly one frame and nothing lies before it; else None, and nothing is kept."""
+        if self._buffer or len(data) < _HEADER_BYTES or data[4:_HEADER_BYTES] != self._nonce:
+            return None
+        length = int.from_bytes(data[:4], "big")
+        return bytes(data[_HEADER_BYTES:]) if length == len(data) - _HEADER_BYTES <= self._limit else None
+
     def next_body(self) -> bytes | None:
         """The next whole body, None when more bytes are needed. Raises ForgedFrameError, OversizedFrameError."""
         buffer = self._buffer
@@ -79,6 +86,13 @@ class FrameReceiver:
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """(nonce, body) of the next frame; None at the end of the stream."""
+        if not self._buffer:
+            got = self._channel.recv_into(self._room)
+            if got > _HEADER_BYTES and int.from_bytes(self._room[:4], "big") == got - _HEADER_BYTES:
+                return bytes(self._room[4:_HEADER_BYTES]), bytes(self._room[_HEADER_BYTES:got])
+            if not got:
+                return None
+            self._buffer += self._room[:got]
         if not self._fill(_HEADER_BYTES):
             return None
         end = _HEADER_BYTES + int.from_bytes(self._buffer[:4], "big")

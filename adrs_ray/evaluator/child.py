@@ -37,6 +37,8 @@ TRACEBACK_CHARS = 4000
 DETAIL_CHARS = 300
 _MAX_DENIED = 32
 _CHANNEL_FD = 3
+_ROUNDS_BETWEEN_FLUSHES = 64
+"""Of a game's quick rounds: what a program prints is shown when it ends or fails, and rarely needed before."""
 _KEPT_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _TOLERATED = ("chmod", "fchmod", "lchmod", "chown", "fchown", "lchown", "utime")
 
@@ -120,6 +122,8 @@ def _serve(channel: socket.socket, program: Program) -> None:
     denied = _watch_opens(program)
     loaded: Any = None
     first = True
+    rounds = 0
+    told: dict[str, int] = {}
     frames = FrameReceiver(channel)
     while (received := frames.receive()) is not None:
         nonce, body = received
@@ -138,12 +142,16 @@ def _serve(channel: socket.socket, program: Program) -> None:
                 result = program.adapter.run(loaded, request["run"])
             else:
                 result = program.adapter.act(loaded, request["act"])
-            alone = None if denied else encode_array(result)
+            alone = encode_array(result) if denied == told else None
             reply = alone or encode({"ok": result, "denied": dict(denied)}, program.output_bytes)
+            told = dict(denied) if denied else told
         except BaseException as error:  # the boundary: whatever a program raises becomes a reply
             reply = encode({**_describe(error, program), "denied": dict(denied)})
-        _flush()
+        rounds += 1
+        if not is_array(reply) or rounds % _ROUNDS_BETWEEN_FLUSHES == 0:
+            _flush()
         channel.sendall(frame(nonce, reply))
+    _flush()
 
 
 def _flush() -> None:

@@ -53,7 +53,7 @@ _ALONE = b"\xff\xff\xff\xff"
 """In place of the length of a text that long."""
 _CODES = {dtype: bytes([code]) for code, dtype in enumerate(sorted(DTYPES))}
 _DTYPES_BY_CODE = sorted(DTYPES)
-_ALONE_BYTES = 1 << 16
+_ALONE_VALUES = 1 << 16
 
 
 def encode_array(value: Any) -> bytes | None:
@@ -62,13 +62,16 @@ def encode_array(value: Any) -> bytes | None:
     None for what is no such array: `encode` takes everything.
     """
     numpy = sys.modules.get("numpy")
-    if numpy is None or type(value) is not numpy.ndarray or not 0 < value.size <= _ALONE_BYTES or value.ndim > 4:
+    if numpy is None or type(value) is not numpy.ndarray:
         return None
-    code = _CODES.get(value.dtype.str)
-    if code is None:
-        return None
-    shape = b"".join([n.to_bytes(4, "big") for n in value.shape])
-    return b"".join((_ALONE, code, bytes((value.ndim,)), shape, value.tobytes()))
+    key = (value.dtype.str, value.shape)
+    head = _heads.get(key)
+    if head is None:
+        head = _head(*key)
+        if head is None:
+            return None
+        _remember(_heads, key, head)
+    return head + bytes(value.tobytes())
 
 
 def is_array(data: bytes) -> bool:
@@ -80,19 +83,48 @@ def decode_array(data: bytes) -> Any:
     """The array that `encode_array` took. Raises MalformedError, and nothing else whatever the bytes are."""
     import numpy
 
-    try:
-        dtype, ndim = _DTYPES_BY_CODE[data[4]], data[5]
-    except IndexError:
-        raise MalformedError("an array is malformed") from None
-    start = 6 + 4 * ndim
-    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(6, start, 4)]
+    start = 6 + 4 * data[5] if len(data) > 5 else 6
+    form = _forms.get(data[:start])
+    if form is None:
+        form = _form(data, start)
+        _remember(_forms, data[:start], form)
+    dtype, shape, count, size = form
+    if len(data) != start + size:
+        raise MalformedError("an array is cut off")
+    array = numpy.frombuffer(data, dtype, count, start).reshape(shape)
+    return numpy.array(array != 0) if dtype == "|u1" and data[4] == _BOOL else array.copy()
+
+
+_BOOL = _CODES["|b1"][0]
+_heads: dict[tuple[str, tuple[int, ...]], bytes] = {}
+_forms: dict[bytes, tuple[str, tuple[int, ...], int, int]] = {}
+_FORMS_KEPT = 64
+
+
+def _remember(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    """The forms of arrays recur from round to round; a sender of ever new ones gains nothing."""
+    if len(kept) >= _FORMS_KEPT:
+        kept.clear()
+    kept[key] = value
+
+
+def _head(dtype: str, shape: tuple[int, ...]) -> bytes | None:
+    code = _CODES.get(dtype)
+    if code is None or len(shape) > 4 or not 0 < math.prod(shape) <= _ALONE_VALUES:
+        return None
+    return b"".join((_ALONE, code, bytes((len(shape),)), *(n.to_bytes(4, "big") for n in shape)))
+
+
+def _form(data: bytes, start: int) -> tuple[str, tuple[int, ...], int, int]:
+    """dtype (that of bytes for booleans, as a forged one may hold any byte), shape, number of values, bytes of them."""
+    if len(data) < start or data[4] >= len(_DTYPES_BY_CODE) or data[5] > 4:
+        raise MalformedError("an array is malformed")
+    dtype = _DTYPES_BY_CODE[data[4]]
+    shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(6, start, 4))
     count = math.prod(shape)
-    if not 0 < count <= _ALONE_BYTES or ndim > 4 or len(data) != start + count * int(dtype[2:]):
+    if not 0 < count <= _ALONE_VALUES:
         raise MalformedError("an array has an impossible shape")
-    if dtype == "|b1":
-        # a forged boolean may hold any byte
-        return numpy.array(numpy.frombuffer(data, "|u1", count, start).reshape(shape) != 0)
-    return numpy.frombuffer(data, dtype, count, start).reshape(shape).copy()
+    return ("|u1" if dtype == "|b1" else dtype), shape, count, count * int(dtype[2:])
 
 
 def _plain(value: Any, blobs: list[bytes], depth: int) -> Any:
