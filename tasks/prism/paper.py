@@ -7,7 +7,6 @@ placed, and once, is not checked, and neither is which GPUs exist. Memory is che
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +38,7 @@ def score(case: Case, raw: Any) -> dict[str, float]:
     if not isinstance(answers, list | tuple) or len(answers) != wanted:
         raise MalformedOutput(f"expected {{'answers': [{wanted} placements]}}")
     found = [kvpr for answer in answers if (kvpr := _largest(answer)) is not None]
-    return {"kvpr_sum": math.fsum(found), "ran": float(len(found)), "problems": float(wanted)}
+    return {"kvpr_sum": sum(found), "ran": float(len(found)), "problems": float(wanted)}
 
 
 def combine(results: Sequence[CaseResult]) -> Combined:

@@ -182,6 +182,8 @@ def test_paper_scoring_keeps_the_public_faults() -> None:
     assert dropped.metrics["success_rate"] == fmean(n.problem.gpu_num != 5 for n in SPLIT_MODULE.problems("test"))
     forged = judged(answering("good", "[setattr(m, 'req_rate', 1e-9) for m in models]"), "test", "paper")
     assert forged.score > 1e6
+    overflowing = judged(answering("good", "[setattr(m, 'req_rate', 1e308) for m in models]"), "test", "paper")
+    assert overflowing.score == 1.0  # fsum would raise, which is a fault of the judge
     assert judged(answering("{}"), "test", "paper").score == 1.0
     assert judged(answering("None"), "test", "paper").score == 0.0
     assert judged(answering("good", "models[0].slo = 0"), "test", "paper").score == 0.0
