@@ -147,6 +147,8 @@ def _parts(value: Any) -> tuple[Any, tuple[Any] | None]:
 
 
 def _number(value: Any, name: str, what: str) -> float:
+    if isinstance(value, np.ndarray) and value.ndim == 0:  # what np.where makes of two numbers
+        value = value[()]
     if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
         raise _Shapeless(f"interface {name}: {what} is {_describe(value)}, expected a number")
     try:

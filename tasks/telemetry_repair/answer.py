@@ -16,11 +16,13 @@ from .perturbation import Bools
 
 MISSING, PLAIN, WITH_CONFIDENCE = 0, 1, 2
 STATUS_MISSING, STATUS_UP = 0, 1
+_HUGE = 1e100
+"""Larger figures are taken for this one, which is as wrong, so that no formula overflows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Repaired counters of all snapshots of a case; values and confidences are finite where they are given."""
+    """Repaired counters of all snapshots of a case; values and confidences are finite, 0 where none are given."""
 
     given: npt.NDArray[np.int8]
     """MISSING, PLAIN or WITH_CONFIDENCE; rows x interfaces x (rx, tx)."""
@@ -43,29 +45,35 @@ def read(raw: Any, shape: tuple[int, int, int]) -> Answer:
     if not isinstance(raw, Mapping):
         raise MalformedOutput(f"expected the arrays of the adapter, got {type(raw).__name__}")
     malformed, unknown = raw.get("malformed"), raw.get("unknown")
-    if malformed != "":
-        raise MalformedOutput(str(malformed)[:400])
-    if not isinstance(unknown, list):
-        raise MalformedOutput("unknown: expected a list of names")
-    answer = Answer(
-        given=_array(raw, "given", shape, np.int8),
-        values=_array(raw, "values", shape, np.float64),
-        confidence=_array(raw, "confidence", shape, np.float64),
+    if not isinstance(malformed, str) or not isinstance(unknown, list):
+        raise MalformedOutput("malformed, unknown: expected a text and a list of names")
+    if malformed:
+        raise MalformedOutput(malformed[:400])
+    given = _array(raw, "given", shape, np.int8)
+    return Answer(
+        given=given,
+        values=_figures(raw, "values", "a counter", given != MISSING),
+        confidence=_figures(raw, "confidence", "a confidence", given == WITH_CONFIDENCE),
         status=_array(raw, "status", shape[:2], np.int8),
-        unknown=tuple(str(name)[:100] for name in unknown),
+        unknown=tuple(name[:100] if isinstance(name, str) else type(name).__name__ for name in unknown[:3]),
     )
-    for what, array in (("a counter", answer.values), ("a confidence", answer.confidence)):
-        wrong = answer.present & ~np.isfinite(array)
-        if wrong.any():
-            where = tuple(int(i) for i in np.argwhere(wrong)[0])
-            raise MalformedOutput(f"{place(where)}: {what} is {array[where]}, expected a finite number")
-    return answer
 
 
 def place(where: tuple[int, ...]) -> str:
     """Words for an index (row, interface, direction)."""
     row, interface, direction = where
     return f"snapshot {row}, interface number {interface}, {('rx_rate', 'tx_rate')[direction]}"
+
+
+def _figures(raw: Mapping[str, Any], name: str, what: str, stated: Bools) -> Floats:
+    """Those that are stated, and 0 elsewhere."""
+    array = _array(raw, name, stated.shape, np.float64)
+    wrong = stated & ~np.isfinite(array)
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise MalformedOutput(f"{place(where)}: {what} is {array[where]}, expected a finite number")
+    figures: Floats = np.clip(np.where(stated, array, 0.0), -_HUGE, _HUGE)
+    return figures
 
 
 def _array(raw: Mapping[str, Any], name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:

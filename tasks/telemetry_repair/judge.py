@@ -11,6 +11,11 @@ is right with probability q, stated as the confidence, is 1 - q^2: being right m
 
 The improvement of a case is 1 - loss / (loss of handing the readings back): 0 is doing nothing, 1 is the truth with
 full confidence. The score of a split is the mean improvement of its cases.
+
+On train and validation a case is a group of snapshots, as a process for each would cost more than the judging: there
+a program that gets hold of several gains nothing, since their traffic is independent. Recorded snapshots resemble each
+other. So on test and stress every snapshot is a case, with a process of its own, and its loss is held against that of
+handing back the readings of its whole group, which gives the same score.
 """
 
 from __future__ import annotations
@@ -39,6 +44,8 @@ CLOSE = 0.05
 """Up to this relative error a repaired counter is right, for its confidence; nearly all noise is below it."""
 MOVED = 0.1
 """A reading counts as corrupted, and as changed by the program, from this relative difference on."""
+ALONE: tuple[Split, ...] = ("test", "stress")
+"""Splits whose snapshots are a case each."""
 BOUND = 1.0
 """No loss is below 0, so no improvement is above 1."""
 
@@ -51,14 +58,20 @@ class Reference:
     corrupted: Bools
     """Readings that are off by more than MOVED, rows x interfaces x (rx, tx)."""
     idle_loss: float
-    """The loss of handing the readings back, above 0."""
+    """The loss of handing the readings of the group back, above 0."""
     oracle_loss: float
     """That of the better of own and opposite reading for each counter, chosen knowing the truth."""
 
 
 def cases(split: Split) -> list[Case]:
     """The cases of a split. Raises UsageError when the recorded file is there with another content."""
-    return [_case(snapshots) for snapshots in _snapshots(split)]
+    made = []
+    for group in _snapshots(split):
+        idle = _errors(group.readings, group.truth)
+        idle_loss = _loss(idle, (idle > CLOSE).astype(float), ~group.up)
+        parts = [group.row(i) for i in range(len(group.families))] if split in ALONE else [group]
+        made += [_case(part, idle_loss) for part in parts]
+    return made
 
 
 def split_note(split: Split) -> str | None:
@@ -70,7 +83,7 @@ def split_note(split: Split) -> str | None:
 
 
 def score(case: Case, raw: Any) -> dict[str, float]:
-    """Losses of one case's answers and what follows from them.
+    """Losses of one case's answers and what follows from them; what the case has no counters for is left out.
 
     Raises MalformedOutput for what is no answer or not finite, InvalidOutput for a negative counter, a confidence
     outside 0..1, a status that is neither up nor down, or an interface that does not exist.
@@ -87,14 +100,17 @@ def score(case: Case, raw: Any) -> dict[str, float]:
     corrupted = reference.corrupted
     public = public_scores(answer, snapshots.truth)
     families = np.array(snapshots.families)
+    parts = {
+        **{f"accuracy_{family}": (1.0 - errors, families == family) for family in FAMILIES},
+        "error_on_corrupted": (errors, corrupted),
+        "error_on_intact": (errors, ~corrupted),
+        "detected": (moved, corrupted),
+        "false_alarms": (moved, ~corrupted),
+    }
     return {
         "improvement": 1.0 - loss / reference.idle_loss,
         "counter_accuracy": 1.0 - float(errors.mean()),
-        **{f"accuracy_{family}": 1.0 - float(errors[families == family].mean()) for family in FAMILIES},
-        "error_on_corrupted": float(errors[corrupted].mean()),
-        "error_on_intact": float(errors[~corrupted].mean()),
-        "detected": float(moved[corrupted].mean()),
-        "false_alarms": float(moved[~corrupted].mean()),
+        **{name: float(figures[where].mean()) for name, (figures, where) in parts.items() if where.any()},
         "not_close": float((errors > CLOSE).mean()),
         "brier": float(briers.mean()),
         "status_accuracy": 1.0 - float(wrong_status.mean()),
@@ -106,15 +122,16 @@ def score(case: Case, raw: Any) -> dict[str, float]:
 
 
 def combine(results: Sequence[CaseResult]) -> Combined:
-    """Means over the cases of a split. The score is the mean improvement."""
-    names = [name for name in results[0].metrics if name != "counters"]
-    metrics = {name: fmean(result.metrics[name] for result in results) for name in names}
+    """Means over the cases of a split that have a figure. The score is the mean improvement, which all have."""
+    names = dict.fromkeys(name for result in results for name in result.metrics if name != "counters")
+    metrics = {name: fmean(r.metrics[name] for r in results if name in r.metrics) for name in names}
     metrics.update(quality(results, value="improvement", direction="max", size="counters"))
     metrics["score_bound"] = BOUND
     shown = ("improvement", "counter_accuracy", "error_on_corrupted", "error_on_intact", "detected", "brier")
     lines = [f"{'case':<20} " + " ".join(f"{name:>18}" for name in shown)]
     lines += [
-        f"{result.case:<20} " + " ".join(f"{result.metrics[name]:>18.4f}" for name in shown) for result in results
+        f"{r.case:<20} " + " ".join(f"{r.metrics[n]:>18.4f}" if n in r.metrics else f"{'-':>18}" for n in shown)
+        for r in results
     ]
     return Combined(score=metrics["improvement"], metrics=metrics, artifacts={"cases": "\n".join(lines)})
 
@@ -160,16 +177,15 @@ def _loss(errors: Floats, briers: Floats, wrong_status: npt.NDArray[np.bool_]) -
     return float(COUNTER_WEIGHT * errors.mean() + STATUS_WEIGHT * wrong_status.mean() + CONFIDENCE_WEIGHT * confidence)
 
 
-def _case(snapshots: Snapshots) -> Case:
+def _case(snapshots: Snapshots, idle_loss: float) -> Case:
     truth, readings = snapshots.truth, snapshots.readings
-    idle = _errors(readings, truth)
     opposite = readings[:, snapshots.network.peer, ::-1]
-    oracle = np.minimum(idle, _errors(opposite, truth))
+    oracle = np.minimum(_errors(readings, truth), _errors(opposite, truth))
     everything = np.ones(truth.shape[:2], np.bool_)
     reference = Reference(
         snapshots=snapshots,
         corrupted=_distance(readings, truth) > MOVED,
-        idle_loss=_loss(idle, (idle > CLOSE).astype(float), ~snapshots.up),
+        idle_loss=idle_loss,
         oracle_loss=_loss(oracle, np.zeros_like(oracle), ~everything),
     )
     public = {"readings": readings.copy(), "up": snapshots.up.copy(), **snapshots.network.public}

@@ -1,6 +1,6 @@
-"""The cases of each split: a network, true counters, and readings of them that something went wrong with.
+"""The snapshots of each split: a network, true counters, and readings of them that something went wrong with.
 
-A case is several snapshots of one network; each snapshot meets one family of perturbations, and every case all four.
+They come in groups of one network; each snapshot meets one family of perturbations, and every group all four.
 `train` and `validation` are Abilene under traffic matrices of their own; `test` is the recorded snapshots, or as many
 generated ones where the recording is missing; `stress` leaves the ranges of the others.
 """
@@ -18,7 +18,7 @@ from .perturbation import FAMILIES, Bools, Family, Severity, perturb
 from .traffic import Load, snapshots
 
 SPLIT_ROWS = 12
-TEST_CASES, TEST_ROWS = 3, 10
+TEST_GROUPS, TEST_ROWS = 3, 10
 STRESS_ROWS = 8
 
 
@@ -37,34 +37,44 @@ class Snapshots:
     hit: Bools
     """Which interfaces the perturbation touched, rows x interfaces."""
     families: tuple[Family, ...]
-    recorded: bool = False
+
+    def row(self, i: int) -> Snapshots:
+        """One of them by itself."""
+        here = slice(i, i + 1)
+        return Snapshots(
+            name=f"{self.name}-{i}",
+            seed=100 * self.seed + i,
+            network=self.network,
+            truth=self.truth[here],
+            readings=self.readings[here],
+            up=self.up[here],
+            hit=self.hit[here],
+            families=self.families[here],
+        )
 
 
 @cache
 def train() -> tuple[Snapshots, ...]:
-    """Four cases for the search."""
+    """Four groups for the search."""
     return tuple(_generated(f"train-{i}", 1_000 + i, abilene(), SPLIT_ROWS) for i in range(4))
 
 
 @cache
 def validation() -> tuple[Snapshots, ...]:
-    """Four other cases for the choice of a champion."""
+    """Four other groups for the choice of a champion."""
     return tuple(_generated(f"validation-{i}", 2_000 + i, abilene(), SPLIT_ROWS) for i in range(4))
 
 
 @cache
 def test_stand_in() -> tuple[Snapshots, ...]:
     """As many snapshots as are recorded."""
-    return tuple(_generated(f"test-generated-{i}", 3_000 + i, abilene(), TEST_ROWS) for i in range(TEST_CASES))
+    return tuple(_generated(f"test-generated-{i}", 3_000 + i, abilene(), TEST_ROWS) for i in range(TEST_GROUPS))
 
 
 def test(network: Network, truth: Floats) -> tuple[Snapshots, ...]:
     """The recorded snapshots in their order, perturbed by our own generator."""
-    parts = np.split(truth, TEST_CASES)
-    return tuple(
-        _perturbed(f"test-recorded-{i}", 3_000 + i, network, part, Severity(), recorded=True)
-        for i, part in enumerate(parts)
-    )
+    parts = np.split(truth, TEST_GROUPS)
+    return tuple(_perturbed(f"test-recorded-{i}", 3_000 + i, network, part, Severity()) for i, part in enumerate(parts))
 
 
 @cache
@@ -97,11 +107,9 @@ def _generated(
     return _perturbed(name, seed, network, truth, severity)
 
 
-def _perturbed(
-    name: str, seed: int, network: Network, truth: Floats, severity: Severity, recorded: bool = False
-) -> Snapshots:
+def _perturbed(name: str, seed: int, network: Network, truth: Floats, severity: Severity) -> Snapshots:
     # The second word keeps this generator apart from the one of the traffic under the same seed.
     rng = np.random.default_rng([seed, 1])
     families = [cast(Family, FAMILIES[i % len(FAMILIES)]) for i in rng.permutation(truth.shape[0])]
     readings, hit, up = perturb(network, truth, families, rng, severity)
-    return Snapshots(name, seed, network, truth, readings, up, hit, tuple(families), recorded)
+    return Snapshots(name, seed, network, truth, readings, up, hit, tuple(families))

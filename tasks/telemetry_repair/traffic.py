@@ -33,8 +33,19 @@ class Load:
 
 
 def snapshots(backbone: Backbone, rows: int, seed: int, load: Load = Load()) -> Floats:
-    """True counters in Mbit/s, rows x interfaces x (rx, tx), of snapshots that are hours or days apart."""
+    """True counters in Mbit/s, rows x interfaces x (rx, tx), each row under a traffic matrix of its own.
+
+    A row says nothing about another but by the routes, so that a program that gets hold of both has no advantage.
+    """
     rng = np.random.default_rng(seed)
+    flow = np.stack([_demands(backbone, rng, load) for _ in range(rows)]) @ backbone.routes.T
+    both = np.stack((flow[:, backbone.network.peer], flow), axis=-1)
+    counters: Floats = np.round(both * rng.uniform(1.0 - SKEW, 1.0 + SKEW, both.shape), DECIMALS)
+    return counters
+
+
+def _demands(backbone: Backbone, rng: np.random.Generator, load: Load) -> Floats:
+    """Mbit/s of each demand at some hour."""
     routers = len(backbone.network.routers)
     sends, receives = rng.lognormal(0.0, 0.8, (2, routers))
     stub = int(rng.integers(routers))
@@ -43,13 +54,10 @@ def snapshots(backbone: Backbone, rows: int, seed: int, load: Load = Load()) -> 
     demands = sends[backbone.sources] * receives[backbone.targets] * rng.lognormal(0.0, 0.7, backbone.sources.size)
     demands *= load.total_mbps / demands.sum()
     demands[rng.random(demands.size) < load.idle] = 0.0
-    hour = rng.uniform(0.0, 24.0, (rows, 1))
+    hour = rng.uniform(0.0, 24.0)
     busiest = 18.0 + rng.normal(0.0, 2.0, routers)[backbone.sources]
     rhythm = 1.0 + 0.4 * np.cos((hour - busiest) * (2.0 * np.pi / 24.0))
-    now = demands * rhythm * rng.lognormal(0.0, 0.3, (rows, demands.size))
-    for row in np.flatnonzero(rng.random(rows) < load.transfer):
-        now[row, rng.integers(demands.size)] += load.total_mbps * rng.uniform(0.2, 1.5)
-    flow = now @ backbone.routes.T
-    both = np.stack((flow[:, backbone.network.peer], flow), axis=-1)
-    counters: Floats = np.round(both * rng.uniform(1.0 - SKEW, 1.0 + SKEW, both.shape), DECIMALS)
-    return counters
+    now: Floats = demands * rhythm * rng.lognormal(0.0, 0.3, demands.size)
+    if rng.random() < load.transfer:
+        now[rng.integers(demands.size)] += load.total_mbps * rng.uniform(0.2, 1.5)
+    return now
