@@ -31,6 +31,7 @@ from adrs_ray.task import (
     TaskSpec,
     describe_validation_error,
     finite,
+    shown,
 )
 
 INITIAL_PROGRAMS = ("initial_program.py", "initial.py")
@@ -93,7 +94,8 @@ class OpenEvolveJudge:
         if not isinstance(raw, dict):
             raise MalformedOutput(f"the evaluation gave {type(raw).__name__}, expected metrics and artifacts")
         if "malformed" in raw:
-            raise MalformedOutput(_one_line(raw["malformed"]))
+            said = raw["malformed"]
+            raise MalformedOutput(_one_line(said[:1000]) if isinstance(said, str) else shown(said))
         artifacts = _artifacts(raw.get("artifacts"))
         metrics = _metrics(raw.get("metrics"))
         if "error" in metrics:
@@ -104,7 +106,7 @@ class OpenEvolveJudge:
         stage = raw.get("stage")
         if stage is not None:
             if type(stage) is not int or not 0 <= stage <= 3:
-                raise MalformedOutput(f"the evaluation gave stage {stage!r:.40}, expected 0 to 3")
+                raise MalformedOutput(f"the evaluation gave stage {shown(stage)}, expected 0 to 3")
             metrics[STAGES_PASSED] = float(stage)
         self._scored.artifacts = artifacts
         return metrics
@@ -257,7 +259,7 @@ def _metrics(found: Any) -> dict[str, float]:
     for name, value in found.items():
         if not isinstance(name, str) or len(name) > 200 or not name.isprintable():
             raise MalformedOutput(
-                f"a metric is named {name!r:.60}, expected a text of at most 200 printable characters"
+                f"a metric is named {shown(name)}, expected a text of at most 200 printable characters"
             )
         if isinstance(value, bool):
             value = int(value)

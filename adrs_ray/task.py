@@ -46,6 +46,7 @@ __all__ = [
     "import_private",
     "load_task",
     "quality",
+    "shown",
 ]
 
 Split: TypeAlias = Literal["train", "validation", "test", "stress"]
@@ -449,8 +450,26 @@ def data_file(file: DataFile) -> Path | None:
     return None
 
 
-def finite(value: float, what: str) -> float:
+def shown(value: Any) -> str:
+    """A few words for what a program gave back, at a cost that does not depend on how much it is.
+
+    Messages of a judge need this in place of `repr`: printing an array of many axes, or a list of many arrays, takes
+    minutes, and nothing limits the judge's time.
+    """
+    if isinstance(value, str):
+        return repr(value[:_SHOWN_CHARS]) + ("..." if len(value) > _SHOWN_CHARS else "")
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    if isinstance(value, list | tuple | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
+_SHOWN_CHARS = 80
+
+
+def finite(value: Any, what: str) -> float:
     """`value` if it is a finite number, else MalformedOutput."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise MalformedOutput(f"{what} is {value!r}, expected a finite number")
+        raise MalformedOutput(f"{what} is {shown(value)}, expected a finite number")
     return float(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adrs_ray.candidate import Evaluation, Failure, FailureKind
@@ -11,7 +12,7 @@ from adrs_ray.config import EvaluatorConfig
 from adrs_ray.evaluator.doctor import evaluate_once
 from adrs_ray.evaluator.judging import printable
 from adrs_ray.openevolve import OpenEvolveJudge
-from adrs_ray.task import CaseResult, MalformedOutput
+from adrs_ray.task import CaseResult, MalformedOutput, shown
 from tests.evaluator.tiny_task import INTERACTIVE_ADAPTER, JUDGE, REFEREE, SEED, write_task
 
 REWRITES = "ok \x1b[2K\x1b[1A\rscore 99 \u202e \x00 \ud800 [bold]"
@@ -99,3 +100,29 @@ def test_foreign_metrics_too_large_to_be_added_up_are_malformed() -> None:
 def test_foreign_metrics_have_names_that_can_be_shown() -> None:
     with pytest.raises(MalformedOutput, match="printable"):
         OpenEvolveJudge().score(OpenEvolveJudge().cases("train")[0], {"metrics": {"a\x1b[2K": 1.0}})
+
+
+def test_a_judge_never_prints_all_that_it_was_given() -> None:
+    """An array of many axes took the judge minutes to print, and nothing limits its time."""
+
+    class Monster(np.ndarray):  # type: ignore[type-arg]
+        def __repr__(self) -> str:
+            raise AssertionError("printed")
+
+        __str__ = __repr__
+
+    monster = np.zeros(3).view(Monster)
+    judge = OpenEvolveJudge()
+    (case,) = judge.cases("train")
+    for raw in (
+        {"metrics": {"a": monster}},
+        {"metrics": {"a": [monster]}},
+        {"malformed": monster},
+        {"metrics": {"a": 1.0}, "stage": monster},
+    ):
+        with pytest.raises(MalformedOutput, match="a Monster|a list of 1"):
+            judge.score(case, raw)
+    assert shown("x" * 10**6) == repr("x" * 80) + "..."
+    assert [shown(value) for value in (None, True, 2, 0.5, (1, 2), {})] == [
+        "None", "True", "2", "0.5", "a tuple of 2", "a dict of 0",
+    ]  # fmt: skip
