@@ -120,7 +120,7 @@ def test_a_judge_never_prints_all_that_it_was_given() -> None:
         {"malformed": monster},
         {"metrics": {"a": 1.0}, "stage": monster},
     ):
-        with pytest.raises(MalformedOutput, match="a Monster|a list of 1"):
+        with pytest.raises(MalformedOutput, match=r"a Monster|a list of 1"):
             judge.score(case, raw)
     assert shown("x" * 10**6) == repr("x" * 80) + "..."
     assert [shown(value) for value in (None, True, 2, 0.5, (1, 2), {})] == [
