@@ -41,8 +41,10 @@ types:
 imports:
 	$(BIN)/lint-imports
 
+# Two at a time; then, on an otherwise idle machine, those that start a Ray cluster.
 unit:
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not ray"
+	$(BIN)/python -m pytest -q -m ray
 
 bench: install
 	$(BIN)/python -m tests.benchmarks.jail_overhead

@@ -14,7 +14,7 @@ from math import sqrt
 from statistics import fmean
 from typing import Any, cast
 
-from adrs_ray.task import Case, CaseResult, Combined, InvalidOutput, MalformedOutput, Split, quality
+from adrs_ray.task import Case, CaseResult, Combined, InvalidOutput, MalformedOutput, Split, quality, shown
 
 from .optimum import optimum
 from .problem import Pressure, Problem
@@ -130,11 +130,11 @@ def _pressure(reference: Reference, answer: Any) -> Pressure:
     for gpu, members in zip(gpus, models, strict=True):
         if type(gpu) is not int or not 0 <= gpu < reference.problem.gpu_num:
             known = f"an int in 0..{reference.problem.gpu_num - 1}"
-            raise InvalidOutput(f"{reference.name}: GPU id {str(gpu)[:80]}, expected {known}")
+            raise InvalidOutput(f"{reference.name}: GPU id {_said(gpu)}, expected {known}")
         if gpu in placement:
             raise InvalidOutput(f"{reference.name}: GPU {gpu} is named twice")
         if not isinstance(members, list | tuple):
-            raise MalformedOutput(f"{reference.name}: GPU {gpu} holds {str(members)[:80]}, expected a list of models")
+            raise MalformedOutput(f"{reference.name}: GPU {gpu} holds {_said(members)}, expected a list of models")
         placement[gpu] = [_new(reference, gpu, model, seen) for model in members]
     missing = next((model for model in range(len(reference.problem.sizes)) if model not in seen), None)
     if missing is not None:
@@ -146,10 +146,15 @@ def _pressure(reference: Reference, answer: Any) -> Pressure:
         raise InvalidOutput(f"{reference.name}: {error}") from None
 
 
+def _said(value: Any) -> str:
+    """Texts are the adapter's words for what cannot travel."""
+    return value[:80] if isinstance(value, str) else shown(value)
+
+
 def _new(reference: Reference, gpu: int, model: Any, seen: set[int]) -> int:
     """A model that exists and has not been placed before."""
     if type(model) is not int or not 0 <= model < len(reference.problem.sizes):
-        raise InvalidOutput(f"{reference.name}: GPU {gpu} holds {str(model)[:80]}, which is none of the given models")
+        raise InvalidOutput(f"{reference.name}: GPU {gpu} holds {_said(model)}, which is none of the given models")
     if model in seen:
         raise InvalidOutput(f"{reference.name}: model_{model} is placed a second time, on GPU {gpu}")
     seen.add(model)
