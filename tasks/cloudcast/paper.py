@@ -8,6 +8,7 @@ exception, the answer fails here.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,8 +54,10 @@ def score(case: Case, raw: Any) -> dict[str, float]:
 
 
 def combine(results: Sequence[CaseResult]) -> Combined:
-    """1 / (1 + total cost), which is what the public evaluator maximises."""
+    """1 / (1 + total cost), which is what the public evaluator maximises. Raises InvalidOutput where it stops."""
     metrics = {name: sum(result.metrics[name] for result in results) for name in ("total_cost", "total_time_s")}
+    if metrics["total_cost"] == -1.0:
+        raise InvalidOutput("the public evaluator stops with ZeroDivisionError: the costs add up to -1 USD")
     metrics |= quality(results, value="total_cost", direction="min", size="destinations")
     metrics |= leaderboard(metrics["total_cost"], sum(result.metrics["recorded"] for result in results))
     lines = [f"{'case':<20} {'USD':>12} {'time s':>12}"]
@@ -121,23 +124,31 @@ def _edges(edges: _Edges | None) -> _Edges:
 
 def _used_links(job: Job, answer: Answer, listed: dict[str, list[_Edges | None]]) -> dict[_Pair, _Link]:
     links: dict[_Pair, _Link] = {}
+    last: dict[tuple[str, int], str] = {}  # to read a list once more would add nothing
     for name in listed:
         looked_up = name
         for partition in range(job.partitions):
-            for pair, (cost, throughput) in _edges(listed[looked_up][partition]):
-                looked_up = pair[1]  # the public loop's own variable, overwritten
-                link = links.setdefault(pair, _Link(cost, throughput, throughput))
-                link.partitions.add(partition)
+            start = (looked_up, partition)
+            if start not in last:
+                for pair, (cost, throughput) in _edges(listed[looked_up][partition]):
+                    looked_up = pair[1]  # the public loop's own variable, overwritten
+                    link = links.setdefault(pair, _Link(cost, throughput, throughput))
+                    link.partitions.add(partition)
+                last[start] = looked_up
+            looked_up = last[start]
     return links
 
 
 def _limit_flows(job: Job, links: dict[_Pair, _Link]) -> None:
+    arriving, leaving = defaultdict[str, list[_Link]](list), defaultdict[str, list[_Link]](list)
+    for (tail, head), link in links.items():
+        leaving[tail].append(link)
+        arriving[head].append(link)
     for region in dict.fromkeys(region for pair in links for region in pair):
-        arriving = [link for pair, link in links.items() if pair[1] == region]
-        leaving = [link for pair, link in links.items() if pair[0] == region]
-        wanted = [_total(side) for side in (arriving, leaving)]
+        sides = (arriving[region], leaving[region])
+        wanted = [_total(side) for side in sides]
         limits = (job.ingress_limit, job.egress_limit)
-        for side, flow, limit in zip((arriving, leaving), wanted, limits, strict=True):
+        for side, flow, limit in zip(sides, wanted, limits, strict=True):
             allowed = NUM_VMS * limit[provider(region)]
             if flow > allowed:
                 for link in side:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,35 @@ def test_the_public_scoring_reads_another_destination_after_a_path_that_ends_the
 def test_the_public_scoring_is_for_the_test_split() -> None:
     with pytest.raises(UsageError, match="on the split test only, not on train"):
         PAPER.judge.cases("train")
+
+
+def test_public_scoring_takes_time_by_the_size_of_an_answer() -> None:
+    """A long list that every destination's partitions are looked up in, and a region for each edge: took hours."""
+    case = PAPER.judge.cases("test")[0]
+    job = case.hidden[0]
+    started = time.process_time()
+    names, edges = [f"aws:d{i}" for i in range(400)], np.array([[400, 0]])
+    counts = np.ones((400, job.partitions), np.int64)
+    counts[0] = 4_900
+    again = public_answer([*names, "aws:s"], counts, np.repeat(edges, int(counts.sum()), axis=0))
+    assert PAPER.judge.score(case, again)["total_time_s"] == 8 * job.data_vol / 2
+    counts = np.ones((1, job.partitions), np.int64)
+    counts[0, 0] = 12_000
+    star = np.array([[i, 0] for i in range(1, 12_001)] + [[1, 0]] * (job.partitions - 1))
+    PAPER.judge.score(case, public_answer([f"aws:d{i}" for i in range(12_001)], counts, star))
+    assert time.process_time() - started < 4.0
+
+
+def public_answer(regions: list[str], counts: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
+    """As the adapter would send it: a list of `counts` for each of the first regions, all edges with the same data."""
+    data = np.full((len(edges), 2), 2.0)
+    return {"regions": regions, "destinations": np.arange(len(counts)), "counts": counts, "edges": edges, "data": data}
+
+
+def test_public_costs_that_add_up_to_minus_one_are_no_fault_of_the_task() -> None:
+    figures = {"total_cost": -1.0, "total_time_s": 1.0, "destinations": 6.0, "recorded": 1.0}
+    with pytest.raises(InvalidOutput, match="the public evaluator stops with ZeroDivisionError"):
+        PAPER.judge.combine([CaseResult("c", figures, 0.25, 0.5)])
 
 
 def test_edges_without_figures_fail_the_public_scoring_only() -> None:

@@ -17,24 +17,42 @@ from .test_cloudcast import DIRECT, PROGRAMS, PUBLIC_STYLE, answering, judged
 
 TASK = load_task("cloudcast")
 
+
+def forging(statement: str, more: str = "") -> str:
+    """Direct sending by a program that changes the adapter's `raw` on its way out."""
+    return (
+        "import sys, utils\nimport numpy as np\n"
+        "module = next(m for m in list(sys.modules.values()) if hasattr(m, '_Reading'))\n"
+        "read = module._Reading.read\n"
+        "def forged(self, topology):\n"
+        "    raw = read(self, topology)\n"
+        f"    {statement}\n"
+        "    return raw\n"
+        f"module._Reading.read = forged\n{more}\n{DIRECT}"
+    )
+
+
 WITHOUT_EFFECT = {
     "forged figures of edges": answering("[[src, dst, {'cost': 0.0, 'throughput': 1e9}]]"),
     "an altered graph": answering(
         "[[src, dst, [G[src][dst].update(cost=-1.0, throughput=1e12), G.graph.update(data_vol=0.0)]]]"
     ),
-    "an altered adapter and shim": "import sys, utils, broadcast\n"
-    "for name, module in list(sys.modules.items()):\n"
-    "    if hasattr(module, 'make_graph'):\n"
-    "        module.UNSET = 0\n"
-    "        module._Reading._edge = module._Reading._edge\n"
-    "utils._make = None\n" + DIRECT,
+    "an altered adapter and shim": forging(
+        "raw.update(total_cost=0.0, saving=1.0, data=np.zeros((len(raw['edges']), 2)))", "utils._make = None"
+    ),
     "a new edge in the graph": answering("[[src, dst, G.add_edge(src, 'aws:free', cost=0.0, throughput=1e9)]]"),
-    "forged arrays in place of the topology's": "import sys\n"
-    + DIRECT.replace("return t", "t.cost = t.total_cost = 0.0; t.num_partitions = 1; t.src = dsts[0]; return t"),
+    "forged attributes of the topology": DIRECT.replace(
+        "return t", "t.cost = t.total_cost = 0.0; t.num_partitions = 1; t.src = dsts[0]; return t"
+    ),
 }
 """Each is direct sending and something that shall not count."""
 
 INVALID = {
+    "an adapter that drops all destinations but one": forging(
+        "raw.update(destinations=raw['destinations'][:1], counts=raw['counts'][:1], "
+        "edges=raw['edges'][: raw['counts'].shape[1]])"
+    ),
+    "an adapter with more regions than there are": forging("raw['regions'] += [str(i) for i in range(20_000)]"),
     "only the first destination": answering("[[src, dst, G[src][dst]]] if dst == dsts[0] else []"),
     "only the first destination named": answering("[[src, dst]]", "t.paths = {dsts[0]: t.paths[dsts[0]]}"),
     "nothing": answering("[]"),
@@ -51,6 +69,9 @@ INVALID = {
 }
 
 OUTPUT = {
+    "an adapter that drops all partitions but one": forging("raw['counts'] = raw['counts'][:, :1]"),
+    "an adapter that counts more edges than it sends": forging("raw['counts'] *= 10**9"),
+    "an adapter with a megabyte of complaint": forging("return {'problem': '\\ud800' + 'x' * 1_000_000}"),
     "no topology": "def search_algorithm(*a): return 0.0",
     "a graph instead": "def search_algorithm(src, dsts, G, n): return G",
     "more edges than the network has": answering("[[src, dst]] * 100_000"),
