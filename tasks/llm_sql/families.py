@@ -6,7 +6,6 @@ The groups of columns to merge belong to the family, as they do publicly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -138,8 +137,3 @@ def catalogue(seed: int, rows: int, flags: int = 12, sources: int = 9) -> Table:
     columns["pages"] = np.where(rng.random(rows) < 0.2, np.nan, rng.integers(1, 12, size=rows))
     table = pd.DataFrame(columns)
     return table, (tuple(name for name in table.columns if name.startswith("is"))[:3],)
-
-
-FAMILIES: dict[str, Callable[..., Table]] = {
-    "reviews": reviews, "films": films, "orders": orders, "catalogue": catalogue
-}  # fmt: skip

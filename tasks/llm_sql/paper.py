@@ -2,9 +2,10 @@
 
 Publicly the hits of whatever table comes back are counted against its own characters, and nothing compares it with the
 table that was given: a constant column scores 0.99996. The score is 0.95 x mean hit rate over the files + 0.05 x
-(12 - min(12, mean seconds)) / 12, with the wall time of `reorder`. Two things are not reproduced: the public evaluator
-feeds rows through a thread pool, so that its count wavers (by up to 6 % of a file's) below the count in order, which
-is what this one gives; and it divides by five when files are missing, this one by the number that is there.
+(12 - min(12, mean seconds)) / 12. Three things are not reproduced: the public evaluator feeds rows through a thread
+pool, so that its count wavers (by up to 6 % of a file's) below the count in order, which is what this one gives; it
+divides by five when files are missing, this one by the number that is there; and its seconds are those of `reorder`
+alone, these are the wall time of the case, start of the process and reading of the answer included.
 """
 
 from __future__ import annotations
@@ -103,7 +104,12 @@ def _texts(raw: Any) -> list[str]:
             raise MalformedOutput("expected the texts of the rows")
     assert isinstance(text, np.ndarray)
     assert isinstance(lengths, np.ndarray)
-    if (lengths < 0).any() or lengths.sum() != len(text) or (text > 0x10FFFF).any() or (text < 0).any():
+    if (
+        ((lengths < 0) | (lengths > len(text))).any()
+        or lengths.sum() != len(text)
+        or (text > 0x10FFFF).any()
+        or (text < 0).any()
+    ):
         raise MalformedOutput("the texts of the rows and their lengths disagree")
     whole = text.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
     ends = np.cumsum(lengths).tolist()

@@ -342,6 +342,16 @@ def test_public_scoring_counts_whatever_comes_back() -> None:
         PAPER.judge.cases("train")
 
 
+def test_lengths_whose_sum_overflows_do_not_multiply_the_text() -> None:
+    """Each pair of such rows was the whole text once more: 16 MB of answer made terabytes of rows."""
+    case = Case("x", 1, {}, 0.5)
+    text = np.full(1_000, ord("a"), np.uint32)
+    for lengths in (np.array([2**63 - 1, 2**63 - 1, 2, 1_000]), np.array([2**64 - 1, 1, 1_000], np.uint64)):
+        assert int(lengths.sum()) == 1_000
+        with pytest.raises(MalformedOutput, match="lengths disagree"):
+            PAPER.judge.score(case, {"text": text, "lengths": lengths})
+
+
 def test_a_recorded_table_is_made_of_its_source() -> None:
     skip_without_data()
     for file in TASK.spec.data:
