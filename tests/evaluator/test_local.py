@@ -323,7 +323,7 @@ def solve(x):
     task = write_task(tmp_path, judge=judge, extra=extra, timeout_s=1.0)
     verdict = evaluate_once(task, source, "train", EvaluatorConfig(slots=1, sandbox="strict"))
     assert isinstance(verdict, Evaluation), verdict
-    assert len(verdict.cases) == 12
+    assert len(verdict.cases) == 24
 
 
 def test_a_task_of_several_cpus_is_served(tmp_path: Path) -> None:
