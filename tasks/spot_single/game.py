@@ -30,6 +30,7 @@ from .kernel import (
     STATES,
     decide,
     observe,
+    open_decisions,
 )
 from .optimum import optimum
 from .traces import Trace
@@ -79,26 +80,27 @@ def make_case(trace: Trace, mended: bool) -> Case:
 def play(case: Case, mended: bool) -> Any:
     """The referee of a case: a generator whose value is the final state of the runs (float64 [runs, STATES]).
 
-    With `mended` the rules are sound: the guarantee holds, and a candidate is not asked again once its work is done.
-    Without, they are the public simulator's. Raises MalformedOutput for what is no request, InvalidOutput for a request
-    for spot after the last gap of the trace.
+    With `mended` the rules are sound: the guarantee holds, and a candidate is not asked about a run whose work is done
+    or whose every further gap the guarantee decides. Without, they are the public simulator's. Raises MalformedOutput
+    for what is no request, InvalidOutput for a request for spot after the last gap of the trace.
     """
     public, available = case.public, case.hidden["available"]
     jobs = np.ascontiguousarray(np.stack([public["deadlines"], public["overheads"]], axis=1))
     clock = np.array([public["gap_seconds"], public["task_seconds"]])
     runs = len(jobs)
     state = policies.fresh_state(runs)
-    seen, requests = np.zeros((runs, SEEN)), np.zeros(runs, np.uint8)
+    seen, shown, requests = np.zeros((runs, SEEN)), np.zeros((runs, SEEN)), np.zeros(runs, np.uint8)
     begun = yield public
     if type(begun) is not int or begun != runs:
         raise MalformedOutput(f"expected the number of runs, {runs}")
     last_tick = int(jobs[:, DEADLINE_S].max() // clock[0]) + _LINGER_TICKS
     tick = 0
     while observe(tick, available, clock, PRICES, not mended, state, seen) and tick <= last_tick:
-        answer = yield seen
-        if not isinstance(answer, np.ndarray) or answer.dtype != np.uint8 or answer.shape != (runs,):
-            raise MalformedOutput(answer if isinstance(answer, str) else f"expected {runs} cluster types")
-        requests[:] = answer
+        if not mended or open_decisions(tick, jobs, clock, state, seen, shown):
+            answer = yield shown if mended else seen
+            if not isinstance(answer, np.ndarray) or answer.dtype != np.uint8 or answer.shape != (runs,):
+                raise MalformedOutput(answer if isinstance(answer, str) else f"expected {runs} cluster types")
+            requests[:] = answer
         outcome = decide(tick, available, requests, jobs, clock, mended, state, seen)
         if outcome != DECIDED:
             _refuse(outcome, tick)

@@ -25,8 +25,8 @@ DEADLINE_S, OVERHEAD_S = 0, 1
 
 CLUSTER, OVERHEAD_LEFT, DONE_S, COST, FINISH, LAUNCHES, RESCUED, SPOT_GAPS, ON_DEMAND_GAPS, IDLE_GAPS = range(10)
 """Columns of `state`: type that runs (or ran in the gap that just ended), overhead still to burn, work done, dollars
-billed, tick at which the work was done (-1: not yet), launches, ticks in which the guarantee overruled the candidate,
-gaps billed by type (idle ones from tick 0 on)."""
+billed, tick at which the work was done (-1: not yet), launches, ticks that the guarantee decided (by the
+public rules: otherwise than the request), gaps billed by type (idle ones from tick 0 on)."""
 STATES = 10
 
 TICK, HAS_SPOT, ASKED, LAST, NOW, BURN, WORK = range(7)
@@ -133,7 +133,7 @@ def decide(tick, available, requests, jobs, clock, mended, state, seen):  # type
             if need >= left:
                 keep = last == SPOT and state[run, OVERHEAD_LEFT] < OVERHEAD_EPS_S and (has_spot or not mended)
                 forced = SPOT if keep else ON_DEMAND
-                state[run, RESCUED] += forced != request
+                state[run, RESCUED] += mended or forced != request
                 request = forced
         if request == SPOT and not has_spot:
             if not in_trace:
@@ -144,3 +144,23 @@ def decide(tick, available, requests, jobs, clock, mended, state, seen):  # type
             state[run, LAUNCHES] += state[run, FINISH] < 0
         state[run, CLUSTER] = request
     return DECIDED
+
+
+@compiled("int64(int64, float64[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1])")
+def open_decisions(tick, jobs, clock, state, seen, shown):  # type: ignore[no-untyped-def]
+    """Copy `seen` to `shown` without the runs that the guarantee decides; the number of runs that are left to ask.
+
+    Once the guarantee decides it does so until the work is done: neither work nor deadline can come closer by more than
+    the gap that passes.
+    """
+    gap, work_s = clock[0], clock[1]
+    asked = 0
+    for run in range(state.shape[0]):
+        shown[run] = seen[run]
+        remaining = work_s - state[run, DONE_S]
+        left = np.floor((jobs[run, DEADLINE_S] - tick * gap) / gap) * gap
+        need = np.ceil((remaining + jobs[run, OVERHEAD_S]) / gap) * gap
+        if remaining > GUARANTEE_EPS_S and need >= left:
+            shown[run, ASKED] = 0
+        asked += shown[run, ASKED] != 0
+    return asked

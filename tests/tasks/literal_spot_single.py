@@ -96,7 +96,7 @@ def decide(available: Sequence[bool], run: Run, last: int, has_spot: bool, wante
             request = SPOT if last == SPOT and run.overhead_left < 1e-3 else ON_DEMAND
             if mended and request == SPOT and not has_spot:
                 request = ON_DEMAND
-            run.rescued += request != wanted
+            run.rescued += mended or request != wanted
     if request == SPOT and not has_spot:
         if run.tick >= len(available):
             raise BeyondTraceError
