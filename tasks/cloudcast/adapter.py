@@ -6,25 +6,22 @@ scoring, which believes them.
 
 from __future__ import annotations
 
-import linecache
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import CodeType, ModuleType
+from types import CodeType
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
+from .candidate import MODULE, code_of, new_module
 from .shims import broadcast, utils
 
 ENTRY = "search_algorithm"
 UNSET = -1
 """In `counts`: the topology has no list of edges there."""
-
-_MODULE = "candidate"
-_FILE = "<candidate>"
 
 
 class InterfaceError(Exception):
@@ -40,11 +37,7 @@ class Program:
 
 def load(source: str) -> Program:
     """Compile a candidate. Raises SyntaxError."""
-    linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
-    try:
-        return Program(compile(source, _FILE, "exec", dont_inherit=True))
-    except ValueError as error:  # lone surrogates
-        raise SyntaxError(str(error)) from None
+    return Program(code_of(source))
 
 
 def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,8 +52,7 @@ def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:
     """
     graph = make_graph(public)
     with _public_modules(public):
-        module = ModuleType(_MODULE)
-        sys.modules[_MODULE] = module
+        module = new_module()
         try:
             exec(program.code, module.__dict__)
             search = getattr(module, ENTRY, None)
@@ -68,7 +60,7 @@ def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:
                 raise InterfaceError(f"the program does not define {ENTRY}(src, dsts, G, num_partitions)")
             topology = search(public["source"], list(public["destinations"]), graph, public["partitions"])
         finally:
-            del sys.modules[_MODULE]
+            del sys.modules[MODULE]
     return _Reading(public["partitions"], public["edge_data"], len(public["links"])).read(topology)
 
 

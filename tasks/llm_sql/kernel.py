@@ -6,33 +6,12 @@ Compiled for one signature when imported and cached on disk, so that a process f
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
+
+from .compiled import compiled
 
 
-def _compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile now, for one signature, with a cache file of its own per name of this package.
-
-    What numba caches can only be loaded where a module of the same name can be imported; under another name (a task
-    folder that was moved) it would raise ModuleNotFoundError. Where no cache can be written it raises RuntimeError:
-    then every process compiles for itself.
-    """
-
-    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-        function.__qualname__ = f"{function.__name__}.{__name__}"
-        try:
-            kernel: Callable[..., Any] = njit(signature, cache=True)(function)
-        except RuntimeError:
-            kernel = njit(signature)(function)
-        return kernel
-
-    return compiled
-
-
-@_compiled("int64(uint32[::1], int64, int64, int64, int64)")
+@compiled("int64(uint32[::1], int64, int64, int64, int64)")
 def common_prefix(chars, a, a_end, b, b_end):  # type: ignore[no-untyped-def]
     """Characters that `chars[a:a_end]` and `chars[b:b_end]` share from their starts."""
     length = 0
@@ -41,7 +20,7 @@ def common_prefix(chars, a, a_end, b, b_end):  # type: ignore[no-untyped-def]
     return length
 
 
-@_compiled("int64[::1](uint32[::1], int64[::1])")
+@compiled("int64[::1](uint32[::1], int64[::1])")
 def adjacent_prefixes(chars, start):  # type: ignore[no-untyped-def]
     """Common prefix of every text with the one before it, 0 for the first."""
     shared = np.zeros(start.size - 1, np.int64)
@@ -50,7 +29,7 @@ def adjacent_prefixes(chars, start):  # type: ignore[no-untyped-def]
     return shared
 
 
-@_compiled("int64(int64[:, ::1], int64[::1], int64, int64)")
+@compiled("int64(int64[:, ::1], int64[::1], int64, int64)")
 def cached_blocks(block, blocks, distinct, capacity):  # type: ignore[no-untyped-def]
     """Blocks found in a cache of `capacity` blocks with least-recently-used eviction, over all rows in order.
 
@@ -90,7 +69,7 @@ def cached_blocks(block, blocks, distinct, capacity):  # type: ignore[no-untyped
     return hits
 
 
-@_compiled("Tuple((uint8[::1], int64[::1]))(uint32[::1], int64[::1])")
+@compiled("Tuple((uint8[::1], int64[::1]))(uint32[::1], int64[::1])")
 def composable(chars, start):  # type: ignore[no-untyped-def]
     """Which texts might be covered by other texts that are laid end to end, out of step, and how far the rest is.
 
@@ -130,7 +109,7 @@ def composable(chars, start):  # type: ignore[no-untyped-def]
     return covered, reach
 
 
-@_compiled("int64(uint32[::1], int64[::1], int64[::1], int64[::1], uint8[::1], int64[::1], uint8[::1], uint8[::1])")
+@compiled("int64(uint32[::1], int64[::1], int64[::1], int64[::1], uint8[::1], int64[::1], uint8[::1], uint8[::1])")
 def pair_bound(chars, start, a, b, covered, reach, a_shared, b_shared):  # type: ignore[no-untyped-def]
     """No order of the cells of two rows gives them a longer common prefix (see bound.py).
 
@@ -191,7 +170,7 @@ def pair_bound(chars, start, a, b, covered, reach, a_shared, b_shared):  # type:
     return shared + min(a_rest + a_last, b_rest + b_last)
 
 
-@_compiled("int64(uint32[::1], int64[::1], int64[:, ::1], uint8[::1], int64[::1])")
+@compiled("int64(uint32[::1], int64[::1], int64[:, ::1], uint8[::1], int64[::1])")
 def spanning_tree(chars, start, cells, covered, reach):  # type: ignore[no-untyped-def]
     """Weight of a maximum spanning tree over the rows `cells`, an edge weighing its `pair_bound` (Prim)."""
     rows = cells.shape[0]

@@ -9,35 +9,14 @@ Compiled for its one signature when imported and cached on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
+
+from .compiled import compiled
 
 FITS, DOES_NOT_FIT, UNKNOWN = 1, 0, -1
 
 
-def _compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile now, for one signature, with a cache file of its own per name of this package.
-
-    What numba caches can only be loaded where a module of the same name can be imported; under another name (a task
-    folder that was moved) it would raise ModuleNotFoundError. Where no cache can be written it raises RuntimeError:
-    then every process compiles for itself.
-    """
-
-    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-        function.__qualname__ = f"{function.__name__}.{__name__}"
-        try:
-            kernel: Callable[..., Any] = njit(signature, cache=True)(function)
-        except RuntimeError:
-            kernel = njit(signature)(function)
-        return kernel
-
-    return compiled
-
-
-@_compiled("int64(int64[::1], int64, int64, int64, int64[::1])")
+@compiled("int64(int64[::1], int64, int64, int64, int64[::1])")
 def pack(sizes, bins, capacity, max_nodes, bin_of):  # type: ignore[no-untyped-def]
     """Whether items of `sizes` (int64, descending, each >= 1) fit into `bins` bins of `capacity`.
 

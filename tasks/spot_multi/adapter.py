@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import linecache
 import sys
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .candidate import MODULE, code_of, new_module
 from .shims import sky_spot
 from .shims.sky_spot import env as sky_env
 from .shims.sky_spot import strategies as sky_strategies
@@ -25,8 +24,6 @@ from .shims.sky_spot import task as sky_task
 from .shims.sky_spot import utils as sky_utils
 from .shims.sky_spot.strategies import strategy as sky_strategy
 
-_MODULE = "candidate"
-_FILE = "<candidate>"
 _STATE = 6
 _MODULES = {
     "sky_spot": sky_spot,
@@ -94,19 +91,13 @@ def load(source: str) -> Program:
     Raises SyntaxError, InterfaceError, and whatever the candidate's top level raises.
     """
     sys.modules.update(_MODULES)
-    linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
-    try:
-        code = compile(source, _FILE, "exec", dont_inherit=True)
-    except ValueError as error:  # lone surrogates
-        raise SyntaxError(str(error)) from None
-    module = ModuleType(_MODULE)
-    module.__file__ = _FILE
-    sys.modules[_MODULE] = module
+    code = code_of(source)
+    module = new_module()
     exec(code, module.__dict__)
     own = [
         value
         for value in vars(module).values()
-        if isinstance(value, type) and value.__module__ == _MODULE and issubclass(value, sky_strategy.Strategy)
+        if isinstance(value, type) and value.__module__ == MODULE and issubclass(value, sky_strategy.Strategy)
     ]
     leaves = [kind for kind in own if not any(other is not kind and issubclass(other, kind) for other in own)]
     if not leaves:

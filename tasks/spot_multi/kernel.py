@@ -5,33 +5,12 @@ Compiled for their one signature when imported and cached on disk, so that a pro
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
+
+from .compiled import compiled
 
 
-def _compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile now, for one signature, with a cache file of its own per name of this package.
-
-    What numba caches can only be loaded where a module of the same name can be imported; under another name (a task
-    folder that was moved) it would raise ModuleNotFoundError. Where no cache can be written it raises RuntimeError:
-    then every process compiles for itself.
-    """
-
-    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-        function.__qualname__ = f"{function.__name__}.{__name__}"
-        try:
-            kernel: Callable[..., Any] = njit(signature, cache=True)(function)
-        except RuntimeError:
-            kernel = njit(signature)(function)
-        return kernel
-
-    return compiled
-
-
-@_compiled(
+@compiled(
     "UniTuple(float64, 2)(boolean[:,::1], float64[:,::1], float64[::1], int64[::1], int64[::1], float64, float64)"
 )
 def relaxed_run(available, bill, on_demand_bill, regions, times, egress, reward):  # type: ignore[no-untyped-def]
@@ -95,7 +74,7 @@ def relaxed_run(available, bill, on_demand_bill, regions, times, egress, reward)
     return idle[0, groups], idle_work[0, groups]
 
 
-@_compiled("float64(boolean[::1], float64[::1], float64, int64[::1])")
+@compiled("float64(boolean[::1], float64[::1], float64, int64[::1])")
 def uniform_progress(available, bill, on_demand_bill, times):  # type: ignore[no-untyped-def]
     """Dollars of Uniform Progress with hysteresis in one zone, under the rules of this task.
 

@@ -9,7 +9,6 @@ style), another class with a method `_step(self, last_cluster_type, has_spot)`, 
 from __future__ import annotations
 
 import inspect
-import linecache
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -19,13 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from .candidate import MODULE, code_of, new_module
 from .shims import sky_spot
 from .shims.sky_spot import env, strategies, task, utils
 from .shims.sky_spot.strategies import strategy
 from .shims.sky_spot.utils import ClusterType
 
-_MODULE = "candidate"
-_FILE = "<candidate>"
 _TYPES = (ClusterType.NONE, ClusterType.SPOT, ClusterType.ON_DEMAND)
 _PUBLIC_MODULES = {
     "sky_spot": sky_spot,
@@ -80,13 +78,8 @@ def load(source: str) -> Program:
     Raises SyntaxError, InterfaceError, and whatever the program's top level raises.
     """
     sys.modules.update(_PUBLIC_MODULES)
-    linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
-    try:
-        code = compile(source, _FILE, "exec", dont_inherit=True)
-    except ValueError as error:  # lone surrogates
-        raise SyntaxError(str(error)) from None
-    module = ModuleType(_MODULE)
-    sys.modules[_MODULE] = module
+    code = code_of(source)
+    module = new_module()
     exec(code, module.__dict__)
     return Program(_maker(module))
 
@@ -156,7 +149,7 @@ def _set_job(strategy_: Any, deadline_s: float, overhead_s: float, duration_s: f
 
 def _maker(module: ModuleType) -> Callable[[Namespace], tuple[Any, _Step | None]]:
     """How to make the strategy of a run; with a function as strategy also what decides."""
-    own = [v for v in vars(module).values() if getattr(v, "__module__", None) == _MODULE]
+    own = [v for v in vars(module).values() if getattr(v, "__module__", None) == MODULE]
     with_step = [v for v in own if inspect.isclass(v) and callable(getattr(v, "_step", None))]
     public = [v for v in with_step if issubclass(v, strategy.Strategy) and v._step is not strategy.Strategy._step]
     if public:

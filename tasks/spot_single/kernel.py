@@ -11,11 +11,9 @@ forked later compiles nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
+
+from .compiled import compiled
 
 NONE, SPOT, ON_DEMAND = 0, 1, 2
 """Cluster types, as they travel."""
@@ -41,25 +39,6 @@ DECIDED, NO_TYPE, BEYOND_TRACE = range(3)
 DONE_EPS_S = 1e-8
 GUARANTEE_EPS_S = 1e-3
 OVERHEAD_EPS_S = 1e-3
-
-
-def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile now, for one signature, with a cache file of its own per name of this package.
-
-    What numba caches can only be loaded where a module of the same name can be imported; under another name (a task
-    folder that was moved) it would raise ModuleNotFoundError. Where no cache can be written it raises RuntimeError:
-    then every process compiles for itself.
-    """
-
-    def compile_now(function: Callable[..., Any]) -> Callable[..., Any]:
-        function.__qualname__ = f"{function.__name__}.{__name__}"
-        try:
-            kernel: Callable[..., Any] = njit(signature, cache=True)(function)
-        except RuntimeError:
-            kernel = njit(signature)(function)
-        return kernel
-
-    return compile_now
 
 
 @compiled("int64(int64, boolean[::1], float64[::1], float64[::1], boolean, float64[:, ::1], float64[:, ::1])")

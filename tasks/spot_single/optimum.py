@@ -26,7 +26,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernel import DEADLINE_S, ON_DEMAND, OVERHEAD_S, SPOT, compiled
+from .compiled import compiled
+from .kernel import DEADLINE_S, ON_DEMAND, OVERHEAD_S, SPOT
 
 _NEVER = 20_000
 """More on-demand gaps than any trace has: no such schedule."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .compiled import compiled
 from .kernel import (
     CLUSTER,
     COST,
@@ -25,7 +26,6 @@ from .kernel import (
     SEEN,
     SPOT,
     STATES,
-    compiled,
     decide,
     observe,
 )

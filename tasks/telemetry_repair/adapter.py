@@ -7,18 +7,17 @@ values; values are handed on as they are, for the judge to refuse. Used by both 
 
 from __future__ import annotations
 
-import linecache
 import numbers
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import CodeType, ModuleType
+from types import CodeType
 from typing import Any
 
 import numpy as np
 
-_MODULE = "candidate"
-_FILE = "<candidate>"
+from .candidate import MODULE, code_of, new_module
+
 _RATES = ("rx_rate", "tx_rate")
 _STATUSES = {"up": 1, "down": 2}
 _MISSING, _PLAIN, _WITH_CONFIDENCE = 0, 1, 2
@@ -41,11 +40,7 @@ class Program:
 
 def load(source: str) -> Program:
     """Compile a candidate. Raises SyntaxError."""
-    linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
-    try:
-        return Program(compile(source, _FILE, "exec", dont_inherit=True))
-    except ValueError as error:  # lone surrogates
-        raise SyntaxError(str(error)) from None
+    return Program(code_of(source))
 
 
 def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,15 +96,14 @@ def _inputs(public: Mapping[str, Any], row: int) -> tuple[dict[str, Any], dict[s
 
 
 def _call(program: Program, telemetry: dict[str, Any], topology: dict[str, list[str]]) -> Any:
-    module = ModuleType(_MODULE)
-    sys.modules[_MODULE] = module
+    module = new_module()
     try:
         exec(program.code, module.__dict__)
         if not callable(getattr(module, "run_repair", None)):
             raise InterfaceError("the program does not define run_repair(telemetry, topology)")
         return module.run_repair(telemetry, topology)
     finally:
-        sys.modules.pop(_MODULE, None)
+        sys.modules.pop(MODULE, None)
 
 
 def _collect(answer: Any, index: Mapping[str, int], answers: dict[str, Any], row: int) -> None:

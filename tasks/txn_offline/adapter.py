@@ -9,7 +9,6 @@ it, `paper.py` believes it as the public evaluator does.
 
 from __future__ import annotations
 
-import linecache
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,14 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from .candidate import MODULE, code_of, new_module
 from .shims import txn_simulator, workloads
 from .workload import Workload
 
 NUM_SEQS = 10
 """What candidates are given as `num_seqs`, as in the public evaluator."""
-
-_MODULE = "candidate"
-_FILE = "<candidate>"
 
 
 class InterfaceError(Exception):
@@ -42,11 +39,7 @@ class Program:
 
 def load(source: str) -> Program:
     """Compile a candidate. Raises SyntaxError."""
-    linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
-    try:
-        return Program(compile(source, _FILE, "exec", dont_inherit=True))
-    except ValueError as error:  # lone surrogates
-        raise SyntaxError(str(error)) from None
+    return Program(code_of(source))
 
 
 def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,15 +51,13 @@ def run(program: Program, public: Mapping[str, Any]) -> dict[str, Any]:
     """
     texts: Sequence[Mapping[str, str]] = public["workloads"]
     with _public_modules(texts):
-        module = ModuleType(_MODULE)
-        module.__file__ = _FILE
-        sys.modules[_MODULE] = module
+        module = new_module()
         try:
             exec(program.code, module.__dict__)
             schedules, reported = _answers(module, texts)
             return {"schedules": schedules, "reported": reported}
         finally:
-            del sys.modules[_MODULE]
+            del sys.modules[MODULE]
 
 
 def _answers(module: ModuleType, texts: Sequence[Mapping[str, str]]) -> tuple[list[Any], float | str]:

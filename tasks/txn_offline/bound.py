@@ -18,7 +18,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .kernel import WRITE, compiled
+from .compiled import compiled
+from .kernel import WRITE
 from .workload import Workload
 
 Ints: TypeAlias = npt.NDArray[np.int64]

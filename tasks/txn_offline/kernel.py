@@ -15,32 +15,11 @@ Compiled for its one signature when imported and cached on disk, so that a proce
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
+
+from .compiled import compiled
 
 READ, WRITE = 0, 1
-
-
-def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile now, for one signature, with a cache file of its own per name of this package.
-
-    What numba caches can only be loaded where a module of the same name can be imported; under another name (a task
-    folder that was moved) it would raise ModuleNotFoundError. Where no cache can be written it raises RuntimeError:
-    then every process compiles for itself.
-    """
-
-    def compile_now(function: Callable[..., Any]) -> Callable[..., Any]:
-        function.__qualname__ = f"{function.__name__}.{__name__}"
-        try:
-            kernel: Callable[..., Any] = njit(signature, cache=True)(function)
-        except RuntimeError:
-            kernel = njit(signature)(function)
-        return kernel
-
-    return compile_now
 
 
 @compiled("int64(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64)")

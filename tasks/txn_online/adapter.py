@@ -6,8 +6,6 @@ made anew for each stream. What it answers is handed out as it is; the referee k
 
 from __future__ import annotations
 
-import linecache
-import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -15,11 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .candidate import code_of, new_module
 from .prefix import State, Transaction
 from .stream import read
-
-_MODULE = "candidate"
-_FILE = "<candidate>"
 
 
 class InterfaceError(Exception):
@@ -56,14 +52,8 @@ _EXPECTED = "the program defines neither choose(buffer, state) nor a class Sched
 
 def load(source: str) -> Program:
     """Execute a candidate. Raises SyntaxError, InterfaceError, and whatever its top level raises."""
-    linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
-    try:
-        code = compile(source, _FILE, "exec", dont_inherit=True)
-    except ValueError as error:  # lone surrogates
-        raise SyntaxError(str(error)) from None
-    module = ModuleType(_MODULE)
-    module.__file__ = _FILE
-    sys.modules[_MODULE] = module
+    code = code_of(source)
+    module = new_module()
     exec(code, module.__dict__)
     if not callable(getattr(module, "choose", None)) and not isinstance(getattr(module, "Scheduler", None), type):
         raise InterfaceError(_EXPECTED)

@@ -12,7 +12,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .kernel import READ, WRITE, compiled
+from .compiled import compiled
+from .kernel import READ, WRITE
 
 Operation: TypeAlias = tuple[str, str, int, int]
 """(type 'r' or 'w', key, position in the transaction from 1, length of the transaction in ticks)."""
