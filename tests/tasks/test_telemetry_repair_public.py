@@ -207,7 +207,9 @@ def recorded_file() -> DataFile:
     return TASK.spec.data[0]
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b""), gzip.compress(b"low_A_egress_to_B\n{}\n")])
+@pytest.mark.parametrize(
+    "content", [b"no gzip", gzip.compress(b""), gzip.compress(b"low_A_egress_to_B\n{}\n")], ids=["text", "empty", "row"]
+)
 def test_a_file_of_another_content_is_one_line(tmp_path: Any, content: bytes) -> None:
     path = tmp_path / "rows.csv.gz"
     path.write_bytes(content)
