@@ -416,7 +416,7 @@ def test_a_task_folder_that_was_moved_still_loads(tmp_path: Path) -> None:
     """Numba's cache names the module that wrote it; under another name it once raised ModuleNotFoundError."""
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
-    for name in ("kernel.py", "workload.py"):
+    for name in ("compiled.py", "kernel.py", "workload.py"):
         (here / name).write_bytes((TASK.folder / name).read_bytes())
     code = (
         "import sys\nfrom pathlib import Path\nfrom adrs_ray.private_import import import_private\n"
