@@ -24,13 +24,9 @@ def place(task: Task) -> Mapping[str, Verdict]:
 
 
 async def _judge(task: Task, sources: Mapping[str, str]) -> dict[str, Verdict]:
-    evaluator = LocalEvaluator(task, EvaluatorConfig(slots=1))
-    await evaluator.start()
-    try:
-        by_source: dict[str, Verdict] = {}
+    by_source: dict[str, Verdict] = {}
+    async with LocalEvaluator(task, EvaluatorConfig(slots=1)) as evaluator:
         for name, source in sources.items():
             if source not in by_source:
                 by_source[source] = await evaluator.evaluate(EvaluationJob(name, source, "train"))
-        return {name: by_source[source] for name, source in sources.items()}
-    finally:
-        await evaluator.close()
+    return {name: by_source[source] for name, source in sources.items()}

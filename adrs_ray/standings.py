@@ -19,7 +19,7 @@ from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.evaluator.local import LocalEvaluator
 from adrs_ray.storage.runfolder import write_atomically
 from adrs_ray.task import LEVELS, Scoring, Split, Task, load_task, read_program
-from adrs_ray.verdict_cost import VerdictCost, verdict_cost
+from adrs_ray.verdict_cost import verdict_cost
 
 FILE = "standings.json"
 BEGIN, END = "<!-- standings -->", "<!-- /standings -->"
@@ -72,7 +72,7 @@ def measure(task: Task, slots: int | None = None, told: Callable[[str], None] = 
         rows += asyncio.run(_judge_all(public, programs, ("test",), slots, told))
     notes: dict[str, str] = {split: note for split in task.spec.splits if (note := task.split_note(split))}
     cost = verdict_cost(task, task.spec.splits[-1] if "test" not in task.spec.splits else "test")
-    return Standings(task.name, tuple(rows), notes, VerdictCost.to_json(cost))
+    return Standings(task.name, tuple(rows), notes, cost.to_json())
 
 
 async def _judge_all(
@@ -82,9 +82,7 @@ async def _judge_all(
     slots: int | None,
     told: Callable[[str], None],
 ) -> list[Standing]:
-    evaluator = LocalEvaluator(task, EvaluatorConfig(slots=slots))
-    await evaluator.start()
-    try:
+    async with LocalEvaluator(task, EvaluatorConfig(slots=slots)) as evaluator:
 
         async def one(name: str, split: Split) -> Standing:
             standing = _standing(
@@ -95,8 +93,6 @@ async def _judge_all(
             return standing
 
         return list(await asyncio.gather(*(one(name, split) for split in splits for name in programs)))
-    finally:
-        await evaluator.close()
 
 
 def _standing(name: str, split: Split, task: Task, verdict: Verdict) -> Standing:

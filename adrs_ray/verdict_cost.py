@@ -39,10 +39,8 @@ def verdict_cost(task: Task, split: Split, source: str | None = None, repeats: i
 
 
 async def _measure(task: Task, split: Split, source: str, repeats: int) -> VerdictCost:
-    evaluator = LocalEvaluator(task, EvaluatorConfig(slots=1))
     before = set(processes.descendants(os.getpid()))
-    await evaluator.start()
-    try:
+    async with LocalEvaluator(task, EvaluatorConfig(slots=1)) as evaluator:
         servers = [pid for pid in processes.descendants(os.getpid()) if pid not in before]
         await _one(evaluator, split, source)
         cpu_s, wall_s = _cpu_s(servers), time.monotonic()
@@ -50,8 +48,6 @@ async def _measure(task: Task, split: Split, source: str, repeats: int) -> Verdi
         for _ in range(repeats):
             candidate_s += await _one(evaluator, split, source)
         cpu_s, wall_s = _cpu_s(servers) - cpu_s, time.monotonic() - wall_s
-    finally:
-        await evaluator.close()
     return VerdictCost(cpu_s / repeats, candidate_s / repeats, wall_s / repeats)
 
 

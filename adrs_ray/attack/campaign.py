@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -106,23 +105,13 @@ def attack(task: Task, options: Options, config: EvaluatorConfig, progress: Prog
 
 async def _attack(task: Task, options: Options, config: EvaluatorConfig, progress: Progress | None) -> Report:
     with observed(task) as watched:
-        async with AsyncExitStack() as stack:
-            evaluator = await started(watched, config.model_copy(update={"slots": 1}), stack)
+        async with LocalEvaluator(watched, config.model_copy(update={"slots": 1})) as evaluator:
             began = time.monotonic()
             campaign = Campaign(watched, evaluator, options, progress)
             await campaign.scout()
-        async with AsyncExitStack() as stack:
-            hurried = _hurried(watched, campaign.seed_wall_s)
-            campaign.evaluator = await started(hurried, config, stack)
+        async with LocalEvaluator(_hurried(watched, campaign.seed_wall_s), config) as evaluator:
+            campaign.evaluator = evaluator
             return await campaign.run(began + options.max_wall_s)
-
-
-async def started(task: Task, config: EvaluatorConfig, stack: AsyncExitStack) -> Evaluator:
-    """An evaluator of the task that ends with the stack."""
-    evaluator = LocalEvaluator(task, config)
-    await evaluator.start()
-    stack.push_async_callback(evaluator.close)
-    return evaluator
 
 
 def _hurried(task: Task, seed_wall_s: float) -> Task:

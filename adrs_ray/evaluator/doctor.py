@@ -23,12 +23,8 @@ def evaluate_once(task: Task, source: str, split: Split, config: EvaluatorConfig
     """One verdict, with one slot that is made for it. Raises UsageError when the task cannot be judged here."""
 
     async def once() -> Verdict:
-        evaluator = LocalEvaluator(task, config.model_copy(update={"slots": 1}))
-        await evaluator.start()
-        try:
+        async with LocalEvaluator(task, config.model_copy(update={"slots": 1})) as evaluator:
             return await evaluator.evaluate(EvaluationJob("once", source, split))
-        finally:
-            await evaluator.close()
 
     return asyncio.run(once())
 

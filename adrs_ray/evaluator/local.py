@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Self
 
 from adrs_ray.candidate import Failure, FailureKind, Trust, Verdict
 from adrs_ray.config import EvaluatorConfig
@@ -73,6 +74,14 @@ class LocalEvaluator:
         if problem is not None:
             await self.close()
             raise problem
+
+    async def __aenter__(self) -> Self:
+        """`start`, for `async with`; what ends the block closes the evaluator."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def evaluate(self, job: EvaluationJob) -> Verdict:
         """Wait for a free slot and judge there."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from adrs_ray.attack import Options, Report
-from adrs_ray.attack.campaign import Campaign, started
+from adrs_ray.attack.campaign import Campaign
 from adrs_ray.attack.observe import observed
 from adrs_ray.config import EvaluatorConfig
+from adrs_ray.evaluator.local import LocalEvaluator
 from adrs_ray.task import Task, load_task
 from tests.attack.honest import pack_programs, queue_programs, write_pack, write_queue
 
@@ -24,8 +24,7 @@ async def attack_from_each(task: Task, programs: Mapping[str, str]) -> dict[str,
     """An attack from each program, all judged by one evaluator."""
     reports = {}
     with observed(task) as watched:
-        async with AsyncExitStack() as stack:
-            evaluator = await started(watched, EvaluatorConfig(), stack)
+        async with LocalEvaluator(watched, EvaluatorConfig()) as evaluator:
             for number, (name, source) in enumerate(programs.items()):
                 options = Options(max_candidates=CHEATS, seed=number)
                 campaign = Campaign(replace(watched, seed_source=source), evaluator, options)
