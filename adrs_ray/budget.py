@@ -1,4 +1,4 @@
-"""When to stop: the purse that grants candidates, and the rules that end a run early. Pure."""
+"""When to stop: the purse that grants candidates, what models may cost, and the rules that end a run early. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from adrs_ray.candidate import Usage
 from adrs_ray.config import BudgetConfig
 
 
@@ -23,9 +24,18 @@ class Purse:
         self._closed = False
 
     @property
+    def limit(self) -> int:
+        """Terminal candidates at the end of the run."""
+        return self._limit
+
+    def set_limit(self, limit: int) -> None:
+        """Another limit while the run goes on; below what is settled and granted already, nothing more is granted."""
+        self._limit = limit
+
+    @property
     def remaining(self) -> int:
         """Candidates that can still be granted; 0 once closed."""
-        return 0 if self._closed else self._limit - self._settled - self._outstanding.total()
+        return 0 if self._closed else max(0, self._limit - self._settled - self._outstanding.total())
 
     @property
     def outstanding(self) -> int:
@@ -59,6 +69,56 @@ class Purse:
         self._closed = True
 
 
+class Spending:
+    """What requests to models cost and may still cost: `spent + reserved` never exceeds a limit.
+
+    A request reserves its worst cost before it is sent and settles at its real one, or at the worst when it is lost.
+    """
+
+    def __init__(self, budget: BudgetConfig) -> None:
+        self._budget = budget
+        self._reserved: dict[str, Usage] = {}
+        self._settled: set[str] = set()
+        self.tokens = 0
+        self.usd = 0.0
+        self.gpu_s = 0.0
+
+    def set_budget(self, budget: BudgetConfig) -> None:
+        self._budget = budget
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that are under way."""
+        return len(self._reserved)
+
+    def refusal(self, worst: Usage) -> str | None:
+        """Which limit a request that costs `worst` could break, in words; None when it fits."""
+        reserved = self._reserved.values()
+        budget = self._budget
+        for name, limit, spent, more, unit in (
+            ("max_tokens", budget.max_tokens, self.tokens + sum(u.tokens for u in reserved), worst.tokens, "tokens"),
+            ("max_usd", budget.max_usd, self.usd + sum(u.usd for u in reserved), worst.usd, "dollars"),
+            ("max_gpu_s", budget.max_gpu_s, self.gpu_s + sum(u.gpu_s for u in reserved), worst.gpu_s, "GPU-seconds"),
+        ):
+            if limit is not None and spent + more > limit:
+                return f"budget.{name} {limit:g}: {spent:g} {unit} are spent or reserved, the next may cost {more:g}"
+        return None
+
+    def reserve(self, request: str, worst: Usage) -> None:
+        """A request is about to be sent."""
+        if request not in self._settled:
+            self._reserved[request] = worst
+
+    def settle(self, request: str, usage: Usage) -> None:
+        """It was answered, or lost. Counted once."""
+        self._reserved.pop(request, None)
+        if request not in self._settled:
+            self._settled.add(request)
+            self.tokens += usage.tokens
+            self.usd += usage.usd
+            self.gpu_s += usage.gpu_s
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What the stop rules look at."""
@@ -68,6 +128,8 @@ class Progress:
     best_score: float | None
     since_best: int
     """Terminal candidates since the best train score last rose."""
+    exhausted: str | None = None
+    """Why no further request to a model can be paid for, in words."""
 
 
 def stop_reason(progress: Progress, budget: BudgetConfig) -> str | None:
@@ -84,4 +146,4 @@ def stop_reason(progress: Progress, budget: BudgetConfig) -> str | None:
         return f"the target score {budget.target_score:g} is reached"
     if budget.patience is not None and progress.since_best >= budget.patience:
         return f"no better candidate among the last {progress.since_best}"
-    return None
+    return progress.exhausted

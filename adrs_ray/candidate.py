@@ -74,17 +74,53 @@ class Candidate:
     source: str
     fingerprint: str
     """Digest of the normalised syntax tree (`adrs_ray.program.fingerprint`)."""
+    arm: tuple[str, str] = ("mutate", "mutate")
+    """(model, operator) that was chosen; `operator` is what was really done."""
+    note: str = ""
+    """What was tried, one line in the model's words."""
+    cost: float = 0.0
+    """As `adrs_ray.outcome.Outcome.cost`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one request to a model cost. Tokens as the server counted them; `estimated` where it did not say."""
+
+    tokens_in: int = 0
+    """Of the prompt, cached ones included."""
+    tokens_out: int = 0
+    """Reasoning included."""
+    tokens_cached: int = 0
+    tokens_reasoning: int = 0
+    usd: float = 0.0
+    gpu_s: float = 0.0
+    latency_s: float = 0.0
+    """Of the attempt that succeeded, or that was the last."""
+    attempts: int = 1
+    estimated: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return self.tokens_in + self.tokens_out
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model gave. `text` is the whole new program; None means nothing usable, and `detail` says why."""
+    """What a model gave. None as `text` means nothing usable, and `detail` says why.
+
+    `text` is read as the request's `form` says: a whole program, or an answer with edits in it.
+    """
 
     text: str | None
     model: str
     operator: str
-    """What was really done, such as `mutate:literal` or `crossover:block`."""
+    """What was really done, such as `mutate:literal`, `crossover:block` or `diff`."""
     detail: str = ""
+    reasoning: str = ""
+    """What the model thought aloud; stored apart, never read as an answer."""
+    thinking_only: bool = False
+    """All tokens were spent and no answer came: asked again with less reasoning."""
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +174,23 @@ class Failure:
 
 
 Verdict: TypeAlias = Evaluation | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What a decision led to when there is nothing to evaluate: a duplicate, or nothing usable."""
+
+    id: str
+    island: int
+    decision: int
+    operator: str
+    parents: tuple[str, ...]
+    failure: Failure
+    source: str | None = None
+    """The program, where there was one."""
+    arm: tuple[str, str] = ("mutate", "mutate")
+    note: str = ""
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,21 +10,27 @@ import asyncio
 import bisect
 import os
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from adrs_ray import __version__
-from adrs_ray.budget import Purse
-from adrs_ray.candidate import Verdict
-from adrs_ray.config import RunConfig
+from adrs_ray.budget import Purse, Spending
+from adrs_ray.candidate import Evaluation, Usage, Verdict
+from adrs_ray.config import BudgetConfig, RunConfig
 from adrs_ray.island import SEED_ISLAND
 from adrs_ray.storage.events import measurement_of
 from adrs_ray.storage.journal import SETTLED, Event, EventKind, Journal
 from adrs_ray.storage.views import RunView
+from adrs_ray.supervision.history import Best, RequestResult
 
 LEADERS = 100
 """Best train candidates kept at hand (the largest `finish.top_k`)."""
+BESTS = 40
+REQUESTS = 200
+_UNUSABLE = frozenset({"generation", "syntax", "interface"})
+"""Failures that are the model's rather than the idea's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,18 @@ class Leader:
 class IslandStatus:
     candidates: int = 0
     best: float | None = None
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """What one model's requests have cost so far."""
+
+    requests: int = 0
+    usage: Usage = field(default_factory=Usage)
+    lost: int = 0
+    open: int = 0
+    """Under way; for a mailbox: waiting for somebody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +82,21 @@ class RunStatus:
     resumes: int
     commands: frozenset[str] = frozenset()
     """Ids of commands already obeyed."""
+    models: Mapping[str, ModelStatus] = field(default_factory=dict)
+    exhausted: str | None = None
+    """Why no further request to a model can be paid for."""
+    findings: tuple[str, ...] = ()
+    """What detectors found last, latest first, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunPast:
+    """What run-wide detectors look at beside the status."""
+
+    bests: tuple[Best, ...]
+    """The last `BESTS` successive bests on train, latest last."""
+    requests: tuple[RequestResult, ...]
+    """The last `REQUESTS` decisions of models, latest last."""
 
 
 class Ledger:
@@ -76,6 +109,10 @@ class Ledger:
         self._leaders: list[Leader] = []
         self._judged: dict[str, dict[str, Verdict]] = {}
         self._purse = Purse(config.budget.max_candidates)
+        self._spending = Spending(config.budget)
+        self._exhausted: str | None = None
+        self._paused: set[int] = set()
+        self._results: deque[RequestResult] = deque(maxlen=REQUESTS)
         self._granting = asyncio.Lock()
         self._requests: set[str] = set()
         """Grants given in this epoch, so that one whose answer was lost is not given twice."""
@@ -112,8 +149,25 @@ class Ledger:
     ) -> list[Event]:
         return await self._journal.read(after_seq, kinds, island, limit)
 
+    async def find(self, ids: Sequence[str]) -> dict[str, Event]:
+        return await self._journal.find(ids)
+
     async def texts(self, refs: Sequence[str]) -> dict[str, str]:
         return await self._journal.texts(refs)
+
+    async def request(self, batch: Sequence[Event], epoch: int) -> list[Event] | None:
+        """Append a batch that ends with REQUESTED if its worst cost fits the budget; None when it does not (now).
+
+        None is final once `RunStatus.exhausted` says so: nothing is under way that could cost less than reserved.
+        """
+        wanted = batch[-1].body
+        worst, request = Usage(**wanted["worst"]), wanted["request"]
+        refusal = self._spending.refusal(worst)
+        if refusal is not None and batch[-1].id not in await self._journal.find([batch[-1].id]):
+            self._exhausted = None if self._spending.open_requests else refusal
+            return None
+        self._spending.reserve(request, worst)
+        return await self.append(batch, epoch)
 
     async def grant(self, island: int, want: int, request: str) -> int:
         """Permission for up to `want` candidates; the same `request` asked again gets the same answer.
@@ -138,15 +192,23 @@ class Ledger:
     async def close_purse(self) -> None:
         self._purse.close()
 
+    async def set_budget(self, budget: BudgetConfig) -> None:
+        """Other limits while the run goes on."""
+        self._purse.set_limit(budget.max_candidates)
+        self._spending.set_budget(budget)
+        self._exhausted = None
+
     async def status(self) -> RunStatus:
         view = self._view
         islands = {
-            number: IslandStatus(island.terminal, None if island.best is None else island.best.score)
+            number: IslandStatus(
+                island.terminal, None if island.best is None else island.best.score, number in self._paused
+            )
             for number, island in view.islands.items()
         }
         return RunStatus(
             candidates=view.terminal,
-            max_candidates=self._config.budget.max_candidates,
+            max_candidates=self._purse.limit,
             failures={kind.value: count for kind, count in view.failures.items()},
             islands=islands,
             leaders=tuple(self._leaders),
@@ -155,7 +217,27 @@ class Ledger:
             reexecuted=view.reexecuted,
             resumes=view.resumes,
             commands=frozenset(view.commands),
+            models=self._models(),
+            exhausted=self._exhausted,
+            findings=tuple(event.body["evidence"] for event in reversed(view.findings[-3:])),
         )
+
+    def _models(self) -> dict[str, ModelStatus]:
+        waiting = Counter(event.body["model"] for event in self._view.open_requests.values())
+        view = self._view
+        return {
+            name: ModelStatus(view.requests[name], view.usage.get(name, Usage()), view.lost[name], waiting[name])
+            for name in sorted({*view.usage, *waiting})
+        }
+
+    async def past(self) -> RunPast:
+        bests = []
+        for step in self._view.improvements[-BESTS:]:
+            verdict = self._judged.get(step.best.candidate, {}).get("validation")
+            validation = verdict.score if isinstance(verdict, Evaluation) else None
+            best = step.best
+            bests.append(Best(best.candidate, best.score, best.metrics, validation, verdict is not None))
+        return RunPast(tuple(bests), tuple(self._results))
 
     async def close(self) -> None:
         await self._journal.close()
@@ -167,21 +249,45 @@ class Ledger:
                 continue
             self._view.apply(event)
             self._account(event)
+            if event.kind in SETTLED and event.body["arm"][0] not in ("mutate", "person"):
+                failure = event.body.get("failure")
+                ok = failure not in _UNUSABLE
+                self._results.append(RequestResult(event.body["arm"][0], ok, "" if ok else event.body["detail"]))
             if event.kind is EventKind.ADMITTED:
                 self._lead(event)
             elif event.kind is EventKind.MEASURED and event.body["split"] != "train" and event.candidate is not None:
                 verdict = measurement_of(event).verdict
                 self._judged.setdefault(event.candidate, {})[event.body["split"]] = verdict
+            elif event.kind is EventKind.REQUESTED:
+                self._spending.reserve(event.body["request"], Usage(**event.body["worst"]))
+            elif event.kind in (EventKind.COMPLETED, EventKind.LOST):
+                self._spending.settle(event.body["request"], Usage(**event.body["usage"]))
+            elif event.kind is EventKind.COMMAND:
+                self._obey(event.body["kind"], event.body["body"])
+
+    def _obey(self, kind: str, body: Mapping[str, Any]) -> None:
+        """What a command changes of the counts; islands obey for themselves."""
+        if kind == "ban":
+            # Who was pushed off the list by the banned one is found in the view.
+            self._leaders = [
+                Leader(a.candidate, a.score, a.metrics, a.source, a.island, a.operator) for a in self._view.top(LEADERS)
+            ]
+        elif kind in ("pause", "continue"):
+            chosen = {body["island"]} if body["island"] is not None else {n for n in self._view.islands if n >= 0}
+            self._paused = self._paused | chosen if kind == "pause" else self._paused - chosen
 
     def _under_way(self) -> Counter[int]:
         """Candidates per island that were acknowledged and not settled: islands come up one after the other, and what
         the later ones have to finish must not be granted to the first."""
-        pending = Counter(pending.island for pending in self._view.pending.values())
-        return Counter({number: n for number, n in pending.items() if number < self._config.islands.count})
+        return Counter(pending.island for pending in self._view.pending.values()) + Counter(
+            self._view.undecided.values()
+        )
 
     def _lead(self, event: Event) -> None:
         assert event.candidate is not None
         body, score = event.body, event.body["score"]
+        if event.candidate in self._view.banned:
+            return
         if len(self._leaders) == LEADERS and score <= self._leaders[-1].score:
             return
         leader = Leader(event.candidate, score, body["metrics"], body["source"], event.island, body["operator"])

@@ -14,9 +14,12 @@ import hashlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
+
+from adrs_ray.bundle import is_bundle, split
 
 FILENAME = "<candidate>"
 """The file name under which candidates are compiled."""
@@ -145,17 +148,37 @@ def _compiled_size(node: ast.AST) -> tuple[int, int]:
     return size, jumps
 
 
-@lru_cache(maxsize=64)
 def fingerprint(source: str) -> str:
     """32 hex digits naming the program up to layout: comments, docstrings, formatting and idle `pass` do not count.
 
     The digest is a SHA-256 of the normalised syntax tree (`encode`). Raises SyntaxError when there is none.
     """
+    return _digests(source)[0]
+
+
+def shape(source: str) -> str:
+    """32 hex digits like `fingerprint`, of the tree with its constants and their signs blanked.
+
+    Equal for two programs that differ in literals only. Raises SyntaxError as `fingerprint` does.
+    """
+    return _digests(source)[1]
+
+
+_CONSTANT = re.compile(r"^(?:UnaryOp\n(?:USub|UAdd)\n)?'.*$|(?<=^MatchSingleton\n)[=~].*$", re.MULTILINE)
+"""In the text of `encode`: a constant, with its sign if it has one."""
+
+
+@lru_cache(maxsize=64)
+def _digests(source: str) -> tuple[str, str]:
     tree = parse(source)
     try:
         text = encode(tree)
     except RecursionError:
         raise SyntaxError("cannot be parsed: nested too deeply") from None
+    return _digest(text), _digest(_CONSTANT.sub("'", text))
+
+
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -226,7 +249,22 @@ def _constant(value: object) -> str:
 
 
 def syntax_problem(source: str) -> str | None:
-    """Why a program cannot be run at all, as one line; None when it compiles and its evolve blocks are well formed."""
+    """Why a program cannot be run at all, as one line; None when it compiles and its evolve blocks are well formed.
+
+    Files of a bundle are compiled one by one, and the line names the file.
+    """
+    if not is_bundle(source):
+        return _syntax_problem(source)
+    try:
+        _check_length(source)
+        files = split(source)
+    except (SyntaxError, ValueError) as error:
+        return str(error)
+    problems = ((name, _syntax_problem(text)) for name, text in files.items())
+    return next((f"{name}: {problem}" for name, problem in problems if problem is not None), None)
+
+
+def _syntax_problem(source: str) -> str | None:
     try:
         if re.search(r"\bfinally\b", source):
             _check_copies(parse(source))
@@ -257,24 +295,97 @@ def block_tokens(source: str) -> tuple[str, ...]:
     return tuple(token for block in evolve_blocks(source) for token in _TOKEN.findall(block.text) if token)
 
 
+Shingles: TypeAlias = Counter[tuple[str, str, str]]
+"""How often each three tokens in a row occur."""
+
+
+def shingles(source: str) -> Shingles:
+    """The token 3-grams inside the evolve blocks, padded at both ends, so that short texts have some too.
+
+    Raises ValueError on bad markers.
+    """
+    return _shingles(block_tokens(source))
+
+
+def similarity(a: Shingles, b: Shingles) -> float:
+    """Dice similarity of two multisets, 0 to 1: one changed token in a text of n lowers it by about 3/n."""
+    if len(b) < len(a):
+        a, b = b, a
+    shared = sum(min(count, b[gram]) for gram, count in a.items() if gram in b)
+    total = a.total() + b.total()
+    return 2.0 * shared / total if total else 1.0
+
+
 def describe(source: str, seed_tokens: Sequence[str]) -> Descriptor:
     """The descriptor of a program relative to a seed (`seed_tokens = block_tokens(seed)`).
 
-    distance = 1 - Dice similarity of the multisets of token 3-grams (padded at both ends, so that short texts have
-    some too): one changed token in a text of n moves it by about 3/n. Raises ValueError on bad markers.
+    distance = 1 - `similarity` of their shingles. Raises ValueError on bad markers.
     """
     tokens = block_tokens(source)
-    grams, seed = Counter(_grams(tokens)), _seed_grams(tuple(seed_tokens))
-    shared = sum(min(count, seed[gram]) for gram, count in grams.items() if gram in seed)
-    total = grams.total() + seed.total()
-    return Descriptor(float(len(tokens)), 1.0 - 2.0 * shared / total if total else 0.0)
+    return Descriptor(float(len(tokens)), 1.0 - similarity(_shingles(tokens), _seed_shingles(tuple(seed_tokens))))
 
 
-def _grams(tokens: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
+def _shingles(tokens: tuple[str, ...]) -> Shingles:
     padded = ("", "", *tokens, "", "") if tokens else ()
-    return zip(padded, padded[1:], padded[2:], strict=False)
+    return Counter(zip(padded, padded[1:], padded[2:], strict=False))
 
 
 @lru_cache(maxsize=8)
-def _seed_grams(tokens: tuple[str, ...]) -> Counter[tuple[str, str, str]]:
-    return Counter(_grams(tokens))
+def _seed_shingles(tokens: tuple[str, ...]) -> Shingles:
+    return _shingles(tokens)
+
+
+_FUNCTIONS = frozenset({ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda})
+_LOOPS = frozenset({ast.For, ast.AsyncFor, ast.While})
+_BRANCHES = frozenset({ast.If, ast.IfExp, ast.match_case, ast.ExceptHandler})
+_COMPREHENSIONS = frozenset({ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp})
+_COLLECTIONS = frozenset({ast.List, ast.Set, ast.Dict})
+_REPEATED = _LOOPS | _COMPREHENSIONS
+_NUMBERS = frozenset({int, float, complex})
+
+
+@lru_cache(maxsize=64)
+def features(source: str) -> tuple[float, ...]:
+    """What the syntax tree of the whole program holds, ten numbers.
+
+    Functions (lambdas too), loops, deepest nesting of loops and comprehensions, branches (if, case, except),
+    comprehensions, calls, different names called, numbers, list, set and dict displays, depth of the tree. Time is
+    linear in the program's length. Raises SyntaxError as `parse` does.
+    """
+    kinds: Counter[type[ast.AST]] = Counter()
+    called: set[str] = set()
+    numbers = nesting = depth = 0
+    level: list[tuple[ast.AST, int]] = [(parse(source), 0)]  # level by level: a tree may be deeper than the stack
+    while level:
+        below: list[tuple[ast.AST, int]] = []
+        for node, loops in level:
+            cls = type(node)
+            kinds[cls] += 1
+            if cls is ast.Constant:
+                numbers += type(node.value) in _NUMBERS  # type: ignore[attr-defined]
+                continue
+            if cls is ast.Call:
+                called.add(_called_name(node.func))  # type: ignore[attr-defined]
+            elif cls in _REPEATED:
+                loops += 1
+                nesting = max(nesting, loops)
+            for field in _FIELDS[cls][1]:
+                value = getattr(node, field, None)
+                if isinstance(value, ast.AST):
+                    below.append((value, loops))
+                elif type(value) is list:
+                    below += [(item, loops) for item in value if isinstance(item, ast.AST)]
+        depth += bool(below)
+        level = below
+    functions, loops, branches, comprehensions, collections = (
+        sum(kinds[cls] for cls in group) for group in (_FUNCTIONS, _LOOPS, _BRANCHES, _COMPREHENSIONS, _COLLECTIONS)
+    )
+    found = (functions, loops, nesting, branches, comprehensions)
+    return tuple(map(float, (*found, kinds[ast.Call], len(called - {""}), numbers, collections, depth)))
+
+
+def _called_name(function: ast.expr) -> str:
+    """The last name of what is called; empty where it has none."""
+    if isinstance(function, ast.Name):
+        return function.id
+    return function.attr if isinstance(function, ast.Attribute) else ""

@@ -1,7 +1,7 @@
-"""The loop of one island over Model, Evaluator and Ledger: ask, generate, record, evaluate, record, tell.
+"""The loop of one island over Models, Evaluator and Ledger: ask, generate, record, evaluate, record, tell.
 
 The same code runs in `adrs run --local` and in a Ray actor. Barriers: a program is acknowledged by the journal before
-it is evaluated, a verdict before the next decision that depends on it.
+it is evaluated, a verdict before the next decision that depends on it; what is paid for, before it is used.
 """
 
 from __future__ import annotations
@@ -12,39 +12,43 @@ import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from adrs_ray.candidate import Candidate, Completion, Evaluation, Failure, FailureKind, Measurement
+from adrs_ray.candidate import Candidate
+from adrs_ray.checkup import Checkup
 from adrs_ray.config import RunConfig
-from adrs_ray.evaluator import EvaluationJob, Evaluator
-from adrs_ray.generator import Model
+from adrs_ray.evaluator import Evaluator
+from adrs_ray.generation import Generation, LeftOpenError, NoBudgetError, RequestLedger
+from adrs_ray.generator import GenerationRequest, Models
+from adrs_ray.generator.mailbox import MailboxModel
 from adrs_ray.island import SEED_ISLAND, Island, Proposal
-from adrs_ray.selector import migration
+from adrs_ray.measuring import measure
+from adrs_ray.order import Order
+from adrs_ray.outcome import Standing
+from adrs_ray.prompt import TaskBrief
+from adrs_ray.prompter import Prompter
+from adrs_ray.restoring import Restored, restore, retaken
+from adrs_ray.selector.arms import MAILBOX, small_model
+from adrs_ray.steering import absorb, obey
 from adrs_ray.storage.events import (
-    STAGE,
     candidate_of,
     elite_of,
     generated_event,
-    measured_event,
     migrated_event,
+    noted_event,
     screened_out_event,
-    settled_event,
 )
 from adrs_ray.storage.journal import Event, EventKind, text_ref
 
-REDRAWN = frozenset({FailureKind.DUPLICATE, FailureKind.GENERATION, FailureKind.SYNTAX})
 GRANT_BLOCK = 32
 """Candidates an island asks for at once; the ledger gives fewer as the budget runs out."""
+LISTENING_INTERVAL_S = 0.5
+"""Between two looks for commands, answers and injected programs."""
 
 
-class IslandLedger(Protocol):
+class IslandLedger(RequestLedger, Protocol):
     """What an island needs of the journal's owner (`adrs_ray.ledger.Ledger`, or its Ray client)."""
-
-    @property
-    def epoch(self) -> int: ...
-
-    async def append(self, batch: Sequence[Event], epoch: int) -> list[Event]: ...
 
     async def read(
         self,
@@ -53,8 +57,6 @@ class IslandLedger(Protocol):
         island: int | None = None,
         limit: int | None = None,
     ) -> list[Event]: ...
-
-    async def texts(self, refs: Sequence[str]) -> dict[str, str]: ...
 
     async def grant(self, island: int, want: int, request: str) -> int:
         """Permission for up to `want` more candidates; 0 means this island is done. Idempotent by `request`."""
@@ -65,43 +67,50 @@ class IslandLedger(Protocol):
         ...
 
 
-async def measure(candidate: Candidate, evaluator: Evaluator, ledger: IslandLedger, island: Island, lost: int) -> Event:
-    """Evaluate on train and record verdict and terminal state in one batch; returns the recorded terminal event."""
-    job = EvaluationJob(candidate.id, candidate.source, "train", attempts=lost)
-    verdict = await evaluator.evaluate(job)
-    measurement = Measurement(candidate.id, STAGE, job.split, job.repeat, verdict)
-    descriptor = island.describe(candidate.source) if isinstance(verdict, Evaluation) else (0.0, 0.0)
-    batch = [measured_event(measurement, candidate.island), settled_event(candidate, verdict, descriptor)]
-    return (await ledger.append(batch, ledger.epoch))[-1]
+@dataclass(frozen=True, slots=True)
+class IslandParts:
+    """What an island is made of; the same values for every island of a run."""
+
+    config: RunConfig
+    brief: TaskBrief
+    models: Models
+    evaluator: Evaluator
+    ledger: IslandLedger
+    turnstile: asyncio.Semaphore | None = None
+    """Candidates pass it one by one from decision to verdict, which makes runs repeatable."""
+    scripts: dict[int, Sequence[str]] = field(default_factory=dict)
+    """Recorded orders by island, in a strict replay (`adrs_ray.order`)."""
 
 
 class IslandLoop:
     """Drives one island until the ledger grants no more."""
 
-    def __init__(
-        self,
-        number: int,
-        config: RunConfig,
-        seed_source: str,
-        model: Model,
-        evaluator: Evaluator,
-        ledger: IslandLedger,
-        turnstile: asyncio.Semaphore | None = None,
-    ) -> None:
-        """`turnstile`: candidates pass it one by one from decision to verdict, which makes runs repeatable."""
-        self.island = Island(number, config, seed_source)
-        self._config = config
-        self._model = model
-        self._evaluator = evaluator
-        self._ledger = ledger
-        self._turn: AbstractAsyncContextManager[object] = turnstile or contextlib.nullcontext()
+    def __init__(self, number: int, parts: IslandParts) -> None:
+        config = parts.config
+        self.island = Island(number, config, parts.brief)
+        self._config = config.for_island(number)
+        self._models = parts.models
+        self._evaluator = parts.evaluator
+        self._ledger = parts.ledger
+        self._brief = parts.brief
+        self._order = Order(parts.scripts.get(number))
+        self._draining = asyncio.Event()
+        self._prompter = Prompter(parts.brief, self._config, parts.ledger)
+        self._generation = Generation(
+            self.island, self._config, parts.models, parts.ledger, self._prompter, self._order, self._draining
+        )
+        self._checkup = Checkup(config.health)
+        self._turn: AbstractAsyncContextManager[object] = parts.turnstile or contextlib.nullcontext()
         self._pending: deque[tuple[Candidate, int]] = deque()
+        self._unanswered: deque[tuple[Proposal, tuple[Event, ...]]] = deque()
+        """Decisions of earlier lives whose requests have led to no program yet, with the events of these requests."""
         self._start = uuid.uuid4().hex[:12]
         """Names this start of the island in requests that may be repeated."""
         self._grant_requests = 0
         self._granted = 0
-        self._draining = False
         self._grant_lock = asyncio.Lock()
+        self._heard = 0
+        """Position up to which commands and seeds were read."""
         self._migrants_read = 0
         self._acknowledged = 0
         """The highest seq this island has seen acknowledged."""
@@ -109,88 +118,94 @@ class IslandLoop:
     async def run(self) -> None:
         """Restore from the journal, finish what was under way, then go on until the budget or a stop ends it.
 
-        Raises what the ledger raises (a refusing or fenced journal).
+        Raises what the ledger raises (a refusing or fenced journal), RunError when a model cannot be asked.
         """
         await self._restore()
-        await self._ledger.reopen(self.island.number, len(self._pending), self._start)
+        under_way = len(self._pending) + len(self._unanswered)
+        await self._ledger.reopen(self.island.number, under_way, self._start)
+        listener = asyncio.create_task(self._listen())
         workers = [asyncio.create_task(self._work()) for _ in range(self._config.islands.in_flight)]
         try:
             await asyncio.gather(*workers)
         finally:
-            for worker in workers:
-                worker.cancel()
+            for task in (listener, *workers):
+                task.cancel()
+            await asyncio.gather(listener, *workers, return_exceptions=True)
 
     def drain(self) -> None:
         """Begin nothing new, whatever is granted: `run` returns when what is under way has ended."""
-        self._draining = True
+        self._draining.set()
 
     async def _work(self) -> None:
         while True:
-            resumed = self._pending.popleft() if self._pending else None
-            if resumed is None and not await self._take_grant():
+            if self._pending:
+                candidate, lost = self._pending.popleft()
+                async with self._turn:
+                    await self._settle(candidate, lost)
+                    await self._after(candidate.decision)
+                continue
+            unanswered = self._unanswered.popleft() if self._unanswered else None
+            if unanswered is None and not await self._take_grant():
                 return
+            await self._unpaused()
             async with self._turn:
-                if resumed is None:
-                    if self._draining:
-                        return
-                    decision = await self._step()
-                else:
-                    decision = resumed[0].decision
-                    await self._settle(*resumed)
-                await self._migrate(decision)
+                if self._draining.is_set():
+                    return
+                try:
+                    decision = await (self._step() if unanswered is None else self._decide(*unanswered))
+                except (NoBudgetError, LeftOpenError):
+                    return
+                await self._after(decision)
+
+    async def _unpaused(self) -> None:
+        while self.island.paused and not self._draining.is_set():
+            await asyncio.sleep(LISTENING_INTERVAL_S / 2)
 
     async def _take_grant(self) -> bool:
         async with self._grant_lock:
-            if self._granted == 0 and not self._draining:
+            if self._granted == 0 and not self._draining.is_set():
+                left = self._order.asks_left()
+                want = GRANT_BLOCK if left is None else min(GRANT_BLOCK, left)
                 self._grant_requests += 1
                 request = f"{self._start}:{self._grant_requests}"
-                self._granted = await self._ledger.grant(self.island.number, GRANT_BLOCK, request)
-            if self._granted == 0 or self._draining:
+                self._granted = await self._ledger.grant(self.island.number, want, request) if want else 0
+            if self._granted == 0 or self._draining.is_set():
                 return False
             self._granted -= 1
             return True
 
     async def _step(self) -> int:
         """One decision from proposal to terminal state; returns its number."""
-        proposal = self.island.ask()
-        if self._model.paid:
-            body = {"decision": proposal.decision, "operator": proposal.request.operator}
-            event_id = f"{proposal.candidate}:proposed"
-            await self._append(Event(event_id, EventKind.PROPOSED, proposal.candidate, self.island.number, body))
-        screened, completion, draws = await self._generate(proposal)
-        if isinstance(screened, Failure):
-            await self._append(
-                screened_out_event(
-                    proposal.candidate,
-                    self.island.number,
-                    proposal.decision,
-                    completion.operator,
-                    proposal.parents,
-                    screened,
-                    completion.text,
-                )
-            )
+        await self._order.turn("a")
+        return await self._decide(self.island.ask(), ())
+
+    async def _decide(self, proposal: Proposal, history: Sequence[Event]) -> int:
+        produced = await self._generation.produce(proposal, history)
+        result = produced.result
+        if isinstance(result, Candidate):
+            event = generated_event(result, produced.completion.model, produced.draws, produced.completion.detail)
+            recorded = await self._append(event)
+            await self._settle(await self._adopt(result, recorded), 0)
         else:
-            recorded = await self._append(generated_event(screened, completion.model, draws, completion.detail))
-            await self._settle(await self._adopt(screened, recorded), 0)
+            settled = await self._append(screened_out_event(result, Standing(ops=self._order.taken())))
+            await self._learn(settled, None)
         return proposal.decision
 
-    async def _generate(self, proposal: Proposal) -> tuple[Candidate | Failure, Completion, int]:
-        """Ask the model, and again for what is not worth an evaluation, as often as the model says."""
-        for draw in range(self._model.redraws + 1):
-            key = proposal.request.rng_key
-            request = proposal.request if draw == 0 else replace(proposal.request, rng_key=(*key, draw))
-            completion = await self._model.complete(request)
-            screened = self.island.screen(proposal, completion)
-            if isinstance(screened, Candidate) or screened.kind not in REDRAWN:
-                break
-        return screened, completion, draw + 1
-
     async def _settle(self, candidate: Candidate, lost: int) -> None:
-        settled = await measure(candidate, self._evaluator, self._ledger, self.island, lost)
+        settled = await measure(candidate, self._evaluator, self._ledger, self.island, lost, self._order, self._brief)
         self._acknowledged = max(self._acknowledged, settled.seq)
-        if settled.kind is EventKind.ADMITTED:
-            self.island.tell(elite_of(settled), candidate.source)
+        await self._learn(settled, candidate.source)
+
+    async def _learn(self, settled: Event, source: str | None) -> None:
+        """Tell the island how a candidate ended, and look after its health."""
+        await self._order.turn(f"t{settled.candidate}")
+        absorb(self.island, settled, source)
+        found, intervention = self._checkup.look(self.island)
+        events = self._checkup.events(self.island, found, intervention)
+        if intervention is not None:
+            self.island.intervene(intervention)
+        if events:
+            await self._ledger.append(events, self._ledger.epoch)
 
     async def _adopt(self, candidate: Candidate, recorded: Event) -> Candidate:
         """The candidate as recorded: an earlier life of this island may have generated another program for it."""
@@ -202,65 +217,111 @@ class IslandLoop:
     async def _append(self, event: Event) -> Event:
         return (await self._ledger.append([event], self._ledger.epoch))[0]
 
+    async def _after(self, decision: int) -> None:
+        """What follows a decision: migration and the scratchpad, where they are due."""
+        await self._migrate(decision)
+        every = self._config.generator.summarize_every
+        if self._config.generator.kind == "openai" and every is not None and (decision + 1) % every == 0:
+            await self._summarize(decision)
+
     async def _migrate(self, decision: int) -> None:
-        """After a decision at which migration is due: send the best elites on, welcome those that have arrived."""
-        target = migration.destination(self.island.number, self._config.islands)
-        if target is None or not migration.is_due(decision, self._config.islands):
+        """Send the best elites on, welcome those that have arrived."""
+        if not self.island.migration_due(decision):
             return
-        leaving = self.island.emigrants(decision)
-        for elite, _ in leaving:
-            self.island.sent(elite.candidate)
-        if leaving:
-            batch = [migrated_event(elite, self.island.number, target) for elite, _ in leaving]
+        targets = self.island.targets
+        await self._order.turn(f"e{decision}")
+        leaving = self.island.emigrants()
+        batch = [migrated_event(elite, self.island.number, target) for elite in leaving for target in targets]
+        if batch:
             await self._ledger.append(batch, self._ledger.epoch)
-        acknowledged = self._acknowledged
-        arrived = await self._ledger.read(self._migrants_read, [EventKind.MIGRATED], self.island.number)
-        # A read sees all that was acknowledged before it, so the next one need not go over that again.
-        self._migrants_read = max(acknowledged, arrived[-1].seq if arrived else 0)
-        if arrived:
-            texts = await self._ledger.texts([event.body["source"] for event in arrived])
-            for event in arrived:
-                self.island.tell(elite_of(event), texts[event.body["source"]])
+        arrived = await self._arrived(decision)
+        texts = await self._ledger.texts([event.body["source"] for event in arrived])
+        for event in arrived:
+            await self._order.turn(f"m{decision}:{event.candidate}")
+            self.island.tell(elite_of(event), texts[event.body["source"]])
+
+    async def _arrived(self, decision: int) -> list[Event]:
+        expected = self._order.welcomed(decision)
+        while True:
+            acknowledged = self._acknowledged
+            arrived = await self._ledger.read(self._migrants_read, [EventKind.MIGRATED], self.island.number)
+            if expected is None:
+                # A read sees all that was acknowledged before it, so the next one need not go over that again.
+                self._migrants_read = max(acknowledged, arrived[-1].seq if arrived else 0)
+                return arrived
+            by_name = {str(event.candidate): event for event in arrived}
+            if by_name.keys() >= set(expected):
+                return [by_name[name] for name in expected]
+            await asyncio.sleep(0.01)
+
+    async def _summarize(self, decision: int) -> None:
+        """Ask the small model for a new scratchpad."""
+        model = small_model(self._config)
+        if model is None or self._draining.is_set():
+            return
+        name = f"{self.island.number}-note{decision}"
+        request = GenerationRequest(
+            candidate=name,
+            operator="summarize",
+            parents=(),
+            rng_key=(self._config.seed, self.island.number, decision, 1),
+            id=f"{name}/0",
+            model=model,
+            form="text",
+        )
+        request = self._prompter.scratchpad_request(self.island.retrospect(), request)
+        text = await self._generation.remark(request)
+        await self._order.turn(f"n{decision}")
+        if text is not None and text.strip():
+            event = noted_event(self.island.number, decision, text.strip())
+            await self._ledger.append([event], self._ledger.epoch)
+            self.island.scribble(text.strip())
+
+    async def _listen(self) -> None:
+        """Hear commands, answers of people, and programs that were injected, while the workers work."""
+        while not self._order.strict:
+            await asyncio.sleep(LISTENING_INTERVAL_S)
+            kinds = [EventKind.COMMAND, EventKind.ADMITTED]
+            for event in await self._ledger.read(self._heard, kinds, SEED_ISLAND):
+                await self._hear(event)
+                self._heard = event.seq
+
+    async def _hear(self, event: Event) -> None:
+        if event.kind is EventKind.ADMITTED:
+            texts = await self._ledger.texts([event.body["source"]])
+            await self._order.turn(f"j{event.candidate}")
+            self.island.tell(elite_of(event), texts[event.body["source"]])
+            return
+        if event.body["kind"] == "answer":
+            self._deliver(event)
+            return
+        await self._order.turn(f"c{event.id.removeprefix('command:')}")
+        obey(self.island, event)
+        if self.island.retired:
+            self._draining.set()
+
+    def _deliver(self, event: Event) -> None:
+        mailbox = self._models.get(MAILBOX)
+        if isinstance(mailbox, MailboxModel):
+            mailbox.deliver(event.body["body"]["request"], event.body["body"]["text"])
 
     async def _restore(self) -> None:
         """Tell the island the journal again; candidates without a terminal state are under way."""
-        number = self.island.number
-        kinds = [EventKind.PROPOSED, EventKind.GENERATED, EventKind.ADMITTED, EventKind.REJECTED, EventKind.MIGRATED]
-        events = await self._ledger.read(kinds=kinds, island=SEED_ISLAND)
-        events += await self._ledger.read(kinds=kinds, island=number)
-        open_events: dict[str, Event] = {}
-        asked: dict[str, int] = {}
-        """Paid requests that got no answer yet: candidate -> decision."""
-        for event in sorted(events, key=lambda event: event.seq):
-            assert event.candidate is not None
-            if event.kind is EventKind.MIGRATED:
-                self._migrants_read = event.seq
-            elif event.island == number:
-                self.island.note(event.candidate, event.body.get("fingerprint"), event.body["decision"])
-            if event.kind is EventKind.PROPOSED:
-                asked[event.candidate] = event.body["decision"]
-            else:
-                asked.pop(event.candidate, None)
-            if event.kind is EventKind.GENERATED and event.island == number:
-                open_events[event.candidate] = event
-            elif event.kind in (EventKind.ADMITTED, EventKind.MIGRATED):
-                self.island.tell(elite_of(event))
-            if event.kind in (EventKind.ADMITTED, EventKind.REJECTED):
-                open_events.pop(event.candidate, None)
-        for decision in asked.values():
-            self.island.take_again(decision)
-        target = migration.destination(number, self._config.islands)
-        if target is not None:
-            for event in await self._ledger.read(kinds=[EventKind.MIGRATED], island=target):
-                if event.body["from"] == number and event.candidate is not None:
-                    self.island.sent(event.candidate)
-        await self._supply(open_events.values())
+        restored = await restore(self.island, self._ledger, self._checkup)
+        self._heard = restored.heard
+        self._migrants_read = restored.migrants_read
+        for answer in restored.answers:
+            self._deliver(answer)
+        if self.island.retired:
+            self._draining.set()
+        await self._take_up(restored)
 
-    async def _supply(self, open_events: Iterable[Event]) -> None:
-        pending = list(open_events)
-        wanted = {*self.island.missing_programs(), *(event.body["source"] for event in pending)}
-        texts = await self._ledger.texts(sorted(wanted))
+    async def _take_up(self, restored: Restored) -> None:
+        texts = await self._ledger.texts(sorted(restored.wanted_texts(self.island)))
         self.island.supply({ref: texts[ref] for ref in self.island.missing_programs()})
-        for event in pending:
+        for event in restored.generated.values():
             lost = max(1, self._ledger.epoch - event.epoch)
             self._pending.append((candidate_of(event, texts[event.body["source"]]), lost))
+        for name, proposed in restored.proposed.items():
+            proposal = retaken(proposed, texts, self._config)
+            self._unanswered.append((proposal, tuple(restored.requests.get(name, ()))))

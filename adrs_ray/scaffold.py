@@ -13,6 +13,7 @@ from typing import Literal
 
 import jinja2
 
+from adrs_ray import isomorphic
 from adrs_ray.candidate import Failure, Verdict
 from adrs_ray.case_checks import overlaps, problem_of_cases, remade_differently
 from adrs_ray.errors import UsageError
@@ -148,6 +149,8 @@ def _check_native(folder: Path) -> Iterator[Finding]:
         yield from _check_adapter(folder / "adapter.py", spec)
     if spec is not None and present == NATIVE_FILES.keys():
         yield from _check_judge(folder)
+        if (folder / isomorphic.FILE).exists():
+            yield from _check_isomorphic(folder)
 
 
 def _check_spec(spec: TaskSpec) -> Iterator[Finding]:
@@ -160,12 +163,29 @@ def _check_spec(spec: TaskSpec) -> Iterator[Finding]:
             )
     if not spec.metrics:
         yield Finding("warn", "task.yaml names no metrics", "give each metric of score() a unit and a direction")
+    if spec.case_metric is not None and spec.case_metric not in spec.metrics:
+        what = f"task.yaml: case_metric {spec.case_metric} is not declared"
+        yield Finding("warn", what, "put it among metrics: selection and prompts need its direction")
     for file in spec.data:
         try:
             if data_file(file) is None:
                 yield Finding("warn", f"recorded data {file.file} is not here", "adrs data pull fetches it")
         except UsageError as error:
             yield Finding("wrong", str(error), "fetch the file again: adrs data pull")
+
+
+def _check_isomorphic(folder: Path) -> Iterator[Finding]:
+    """Whether the task in another story is the same task, and keeps the native one to itself."""
+    try:
+        given_away = isomorphic.given_away(isomorphic.disguised(load_task(folder)))
+    except UsageError as error:
+        yield Finding("wrong", str(error), f"mend {isomorphic.FILE}: docs/tasks.md says what stands in it")
+        return
+    if given_away:
+        what = f"{isomorphic.FILE} gives {', '.join(given_away)} away"
+        yield Finding("warn", what, "say it otherwise in summary, statement, metrics and the comments of seed")
+    else:
+        yield Finding("ok", f"{isomorphic.FILE}: the seed is the same program, and no native name is told")
 
 
 def _check_levels(folder: Path, spec: TaskSpec | None) -> Iterator[Finding]:
@@ -309,6 +329,10 @@ def _check_seed_runs(task: Task) -> Iterator[Finding]:
     if undeclared:
         names = ", ".join(undeclared)
         yield Finding("warn", f"task.yaml does not declare {names}", "give each metric a unit and a direction")
+    case_metric = task.spec.case_metric
+    if case_metric is not None and not all(case_metric in case.metrics for case in verdict.cases):
+        what = f"task.yaml: case_metric {case_metric} is not measured in every case"
+        yield Finding("warn", what, "judge.py: score() gives it, or name another")
     yield from _check_places(task, verdicts)
 
 

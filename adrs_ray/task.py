@@ -15,14 +15,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import linear_regression
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from adrs_ray import bundle, program
 from adrs_ray.candidate import CaseResult
 from adrs_ray.errors import UsageError
 from adrs_ray.private_import import import_private
+
+if TYPE_CHECKING:
+    from adrs_ray.isomorphic import Disguise
 
 __all__ = [
     "SPLITS",
@@ -161,6 +165,9 @@ class TaskSpec(_Strict):
     summary: str
     statement: str = ""
     entry: tuple[str, ...] = Field(default=(), description="functions or classes of which a program defines one")
+    files: tuple[str, ...] = Field(
+        default=(), description="files in seed/ that are the program together, the first one the program itself"
+    )
     metrics: dict[str, Metric] = Field(default_factory=dict)
     limits: Limits = Limits()
     preload: tuple[str, ...] = Field(default=(), description="modules the fork server imports before it forks")
@@ -171,6 +178,11 @@ class TaskSpec(_Strict):
     splits: tuple[Split, ...] = SPLITS
     data: tuple[DataFile, ...] = ()
     headline: str | None = Field(default=None, description="the metric that readers know the task by")
+    case_metric: str | None = Field(
+        default=None, description="the metric of a case that tells how good its answer is (default: headline)"
+    )
+    noisy: bool = Field(default=False, description="whether one program measured twice may score differently")
+    banned_imports: tuple[str, ...] = Field(default=(), description="modules that a program may not import")
     trivial: str | None = Field(default=None, description="baseline below which a program is of no use")
     best_human: str | None = Field(default=None, description="best baseline that people have published or wrote here")
     bound: str | None = Field(default=None, description="how the metric score_bound, which no program beats, was found")
@@ -181,6 +193,12 @@ class TaskSpec(_Strict):
     def _lists_are_tuples(cls, value: Any) -> Any:
         if isinstance(value, dict):
             return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        return value
+
+    @field_validator("files")
+    @classmethod
+    def _files_have_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        bundle.check_names(value)
         return value
 
 
@@ -197,10 +215,34 @@ class Task:
     foreign: Mapping[str, Any] = field(default_factory=dict)
     """For an OpenEvolve-style folder: what its adapter must know (file names, stages, thresholds)."""
     scoring: Scoring = "sound"
+    disguise: Disguise | None = field(default=None, repr=False)
+    """Of a task that is told under other names (`adrs_ray.isomorphic.disguised`)."""
 
     @property
     def name(self) -> str:
-        return self.spec.name
+        """As load_task knows it; a disguised task is told to models as `spec.name`."""
+        return self.native.spec.name
+
+    @property
+    def native(self) -> Task:
+        """The task that is judged: the one behind a disguise, else this one."""
+        return self if self.disguise is None else self.disguise.native
+
+    @property
+    def case_metric(self) -> str | None:
+        """The metric of each case that tells how good its answer is; None where task.yaml names none."""
+        return self.spec.case_metric or self.spec.headline
+
+    def translated(self, source: str) -> str:
+        """A program between the names that models are told and those of the judge; its own inverse, linear time.
+
+        The same text for a task without disguise. Never raises, whatever the text.
+        """
+        return source if self.disguise is None else self.disguise.swap.program(source)
+
+    def disguise_text(self, text: str) -> str:
+        """What an evaluator said, in the names and words that models are told; the same text without disguise."""
+        return text if self.disguise is None else self.disguise.text(text)
 
     @property
     def shims(self) -> Path | None:
@@ -245,7 +287,9 @@ class Task:
     def starting_from(self, level: str) -> Task:
         """This task with the seed program of another level. Raises UsageError when it has none."""
         seeds = self.seeds()
-        if level in seeds:
+        if self.disguise is not None and level != "medium":
+            raise UsageError(f"task {self.name}: an isomorphic run starts from medium, not from {level}")
+        if self.disguise is None and level in seeds:
             return replace(self, seed_source=read_program(seeds[level]))
         if level == "medium":
             return self
@@ -253,7 +297,12 @@ class Task:
         raise UsageError(f"task {self.name} has no seed program {level!r}: it has {known}")
 
     def hints(self) -> dict[str, Path]:
-        """Hints for models by level: `hints/weak.md`, `medium.md`, `strong.md`, those that there are."""
+        """Hints for models by level: `hints/weak.md`, `medium.md`, `strong.md`, those that there are.
+
+        None for a disguised task: they speak of the native one.
+        """
+        if self.disguise is not None:
+            return {}
         return {level: path for level in LEVELS if (path := self.folder / "hints" / f"{level}.md").is_file()}
 
     def programs(self) -> dict[str, Path]:
@@ -305,18 +354,34 @@ def _load_native(folder: Path, scoring: Scoring) -> Task:
     judge = "judge" if scoring == "sound" else "paper"
     if not (folder / f"{judge}.py").is_file() and scoring == "paper":
         raise UsageError(f"task {spec.name} has no paper.py: it is scored `sound` only")
-    for needed in ("seed.py", "judge.py", "adapter.py"):
+    seed = ("seed.py",) if not spec.files else tuple(f"seed/{name}" for name in spec.files)
+    for needed in (*seed, "judge.py", "adapter.py"):
         if not (folder / needed).is_file():
             raise UsageError(f"{folder} lacks {needed}: run `adrs task check {folder}` for all that is missing")
     return Task(
         spec=spec,
         folder=folder,
         kind="native",
-        seed_source=read_program(folder / "seed.py"),
+        seed_source=_read_seed(folder, spec),
         adapter_path=folder / "adapter.py",
         judge_factory=lambda: _load_judge(folder, judge),
         scoring=scoring,
     )
+
+
+def _read_seed(folder: Path, spec: TaskSpec) -> str:
+    if not spec.files:
+        return read_program(folder / "seed.py")
+    files = {name: read_program(folder / "seed" / name) for name in spec.files}
+    for name, text in files.items():
+        try:
+            program.evolve_blocks(text)
+        except ValueError as error:
+            raise UsageError(f"{folder / 'seed' / name}: {error}") from None
+    try:
+        return bundle.join(files)
+    except ValueError as error:
+        raise UsageError(f"{folder / 'seed'}: {error}") from None
 
 
 def read_program(path: Path) -> str:

@@ -13,13 +13,17 @@ import ray
 from adrs_ray.config import RunConfig
 from adrs_ray.errors import UsageError
 from adrs_ray.ledger import RunStatus
+from adrs_ray.local import close_models
+from adrs_ray.prompt.brief import brief_of
+from adrs_ray.runner import IslandParts
 from adrs_ray.search import RunResult, Search, Seed, StopSwitch
 from adrs_ray.storage.runfolder import RunFolder
 from adrs_ray.storage.sqlite import SqliteJournal
 from adrs_ray.task import Task
 from cluster.evaluator import RayEvaluator, start_slots
-from cluster.island import RayHost
+from cluster.island import RayHost, models_on_ray
 from cluster.ledger import RayLedger, start_ledger
+from cluster.limiter import start_limiter
 from cluster.runtime import connect
 
 
@@ -51,22 +55,43 @@ async def run_on_ray(
             raise asyncio.CancelledError from None
         on_connected()
         try:
-            slots = _slots(task, config)
-            ledger_actor = start_ledger(folder.journal, journal.epoch, config)
-            actors = start_slots(task, folder.task, config, slots)
-            ledger = RayLedger(ledger_actor, journal.epoch)
-            evaluator = RayEvaluator(actors)
-            await ledger.start_epoch()
-            await evaluator.start()
-            host = RayHost(config, task.seed_source, ledger_actor, journal.epoch, actors)
-            result = await Search(task, config, folder, ledger, evaluator, host, on_status, stop).run(seeds, baselines)
-            await asyncio.gather(*(actor.close.remote() for actor in actors), return_exceptions=True)
-            await ledger.close()
-            return result
+            return await _run(task, config, folder, seeds, on_status, stop, baselines, journal.epoch)
         finally:
             ray.shutdown()
     finally:
         await journal.close()
+
+
+async def _run(
+    task: Task,
+    config: RunConfig,
+    folder: RunFolder,
+    seeds: Sequence[Seed],
+    on_status: Callable[[RunStatus], None],
+    stop: StopSwitch,
+    baselines: bool,
+    epoch: int,
+) -> RunResult:
+    """With Ray up: start the actors, search, end them."""
+    brief = brief_of(task, config)
+    slots = _slots(task, config)
+    ledger_actor = start_ledger(folder.journal, epoch, config)
+    limiter = start_limiter(config.models)
+    actors = start_slots(task, folder.task, config, slots)
+    ledger = RayLedger(ledger_actor, epoch)
+    evaluator = RayEvaluator(actors)
+    models = models_on_ray(config, limiter)
+    try:
+        await ledger.start_epoch()
+        await evaluator.start()
+        host = RayHost(config, brief, ledger_actor, epoch, actors, limiter)
+        parts = IslandParts(config, brief, models, evaluator, ledger)
+        result = await Search(task, parts, folder, ledger, host, on_status, stop).run(seeds, baselines)
+        await asyncio.gather(*(actor.close.remote() for actor in actors), return_exceptions=True)
+        await ledger.close()
+        return result
+    finally:
+        await close_models(models)
 
 
 def _slots(task: Task, config: RunConfig) -> int:

@@ -9,19 +9,27 @@ from typing import Any, TypeAlias
 import ray
 from ray.exceptions import RayActorError
 
-from adrs_ray.config import GeneratorConfig, RunConfig, parse_config
+from adrs_ray.config import RunConfig, parse_config
 from adrs_ray.errors import RunError
-from adrs_ray.generator import Model
-from adrs_ray.local import make_model
-from adrs_ray.runner import IslandLoop
+from adrs_ray.generator import Models
+from adrs_ray.local import close_models, make_models
+from adrs_ray.prompt import TaskBrief
+from adrs_ray.runner import IslandLoop, IslandParts
 from cluster.calls import answer
 from cluster.evaluator import RayEvaluator
 from cluster.ledger import RayLedger
+from cluster.limiter import RayLimiter
 
-ModelFactory: TypeAlias = Callable[[GeneratorConfig], Model]
+ModelFactory: TypeAlias = Callable[[RunConfig, Any], Models]
+"""From the config and the limiter actor (None where no model has limits) to the models of one process."""
 
 LOSSES_ALLOWED = 20
 """Times an island may be lost in one run before the run gives up: something kills it again and again."""
+
+
+def models_on_ray(config: RunConfig, limiter: Any) -> Models:
+    """The generators that a config names, endpoints' limits shared through the limiter actor."""
+    return make_models(config, None if limiter is None else RayLimiter(limiter, config.models))
 
 
 class IslandActor:
@@ -31,34 +39,39 @@ class IslandActor:
         self,
         number: int,
         config: dict[str, Any],
-        seed_source: str,
+        brief: TaskBrief,
         ledger: Any,
         epoch: int,
         slots: list[Any],
+        limiter: Any,
         model_factory: ModelFactory,
     ) -> None:
         self._number = number
         self._config = parse_config(config, "island actor")
-        self._seed_source = seed_source
+        self._brief = brief
         self._ledger_actor = ledger
         self._epoch = epoch
         self._slots = slots
+        self._limiter = limiter
         self._model_factory = model_factory
         self._loop: IslandLoop | None = None
+        self._draining = False
 
     async def run(self) -> None:
         """Until the ledger grants no more. Raises RunError when the run cannot go on."""
-        self._loop = IslandLoop(
-            self._number,
-            self._config,
-            self._seed_source,
-            self._model_factory(self._config.generator),
-            RayEvaluator(self._slots),
-            RayLedger(self._ledger_actor, self._epoch),
-        )
-        await self._loop.run()
+        models = self._model_factory(self._config, self._limiter)
+        ledger = RayLedger(self._ledger_actor, self._epoch)
+        parts = IslandParts(self._config, self._brief, models, RayEvaluator(self._slots), ledger)
+        self._loop = IslandLoop(self._number, parts)
+        if self._draining:
+            self._loop.drain()
+        try:
+            await self._loop.run()
+        finally:
+            await close_models(models)
 
     async def drain(self) -> None:
+        self._draining = True
         if self._loop is not None:
             self._loop.drain()
 
@@ -69,17 +82,19 @@ class RayHost:
     def __init__(
         self,
         config: RunConfig,
-        seed_source: str,
+        brief: TaskBrief,
         ledger: Any,
         epoch: int,
         slots: Sequence[Any],
-        model_factory: ModelFactory = make_model,
+        limiter: Any = None,
+        model_factory: ModelFactory = models_on_ray,
     ) -> None:
         self._config = config
-        self._seed_source = seed_source
+        self._brief = brief
         self._ledger = ledger
         self._epoch = epoch
         self._slots = list(slots)
+        self._limiter = limiter
         self._model_factory = model_factory
         self._actors: dict[int, Any] = {}
         self.losses = 0
@@ -90,10 +105,11 @@ class RayHost:
             actor: Any = actor_class.remote(
                 number,
                 self._config.model_dump(),
-                self._seed_source,
+                self._brief,
                 self._ledger,
                 self._epoch,
                 self._slots,
+                self._limiter,
                 self._model_factory,
             )
             self._actors[number] = actor

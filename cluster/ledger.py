@@ -15,9 +15,9 @@ import ray
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from adrs_ray.config import RunConfig, parse_config
+from adrs_ray.config import BudgetConfig, RunConfig, override, parse_config
 from adrs_ray.errors import RunError
-from adrs_ray.ledger import Ledger, RunStatus
+from adrs_ray.ledger import Ledger, RunPast, RunStatus
 from adrs_ray.storage.journal import Event, EventKind
 from adrs_ray.storage.sqlite import SqliteJournal
 from cluster.calls import answer
@@ -58,8 +58,14 @@ class LedgerActor:
     ) -> list[Event]:
         return await (await self._ledger()).read(after_seq, kinds, island, limit)
 
+    async def find(self, ids: Sequence[str]) -> dict[str, Event]:
+        return await (await self._ledger()).find(ids)
+
     async def texts(self, refs: Sequence[str]) -> dict[str, str]:
         return await (await self._ledger()).texts(refs)
+
+    async def request(self, batch: Sequence[Event], epoch: int) -> list[Event] | None:
+        return await (await self._ledger()).request(batch, epoch)
 
     async def grant(self, island: int, want: int, request: str) -> int:
         return await (await self._ledger()).grant(island, want, request)
@@ -72,6 +78,14 @@ class LedgerActor:
 
     async def status(self) -> RunStatus:
         return await (await self._ledger()).status()
+
+    async def past(self) -> RunPast:
+        return await (await self._ledger()).past()
+
+    async def set_budget(self, budget: dict[str, Any]) -> None:
+        """Kept for a restart of this actor, too."""
+        self._config = override(self._config, {"budget": budget})
+        await (await self._ledger()).set_budget(self._config.budget)
 
     async def close_purse(self) -> None:
         await (await self._ledger()).close_purse()
@@ -139,8 +153,14 @@ class RayLedger:
         chosen = None if kinds is None else list(kinds)
         return await self._insist(lambda: self._actor.read.remote(after_seq, chosen, island, limit))
 
+    async def find(self, ids: Sequence[str]) -> dict[str, Event]:
+        return await self._insist(lambda: self._actor.find.remote(ids)) if ids else {}
+
     async def texts(self, refs: Sequence[str]) -> dict[str, str]:
         return await self._insist(lambda: self._actor.texts.remote(refs)) if refs else {}
+
+    async def request(self, batch: Sequence[Event], epoch: int) -> list[Event] | None:
+        return await self._insist(lambda: self._actor.request.remote(batch, epoch))
 
     async def grant(self, island: int, want: int, request: str) -> int:
         return await self._insist(lambda: self._actor.grant.remote(island, want, request))
@@ -153,6 +173,12 @@ class RayLedger:
 
     async def status(self) -> RunStatus:
         return await self._insist(lambda: self._actor.status.remote())
+
+    async def past(self) -> RunPast:
+        return await self._insist(lambda: self._actor.past.remote())
+
+    async def set_budget(self, budget: BudgetConfig) -> None:
+        await self._insist(lambda: self._actor.set_budget.remote(budget.model_dump()))
 
     async def close_purse(self) -> None:
         await self._insist(lambda: self._actor.close_purse.remote())

@@ -6,9 +6,14 @@ import asyncio
 import re
 from pathlib import Path
 
-from adrs_ray.candidate import CaseResult, Completion, Evaluation, Failure, FailureKind, Verdict
-from adrs_ray.evaluator import EvaluationJob
+from adrs_ray.candidate import CaseResult, Completion, Evaluation, Failure, FailureKind, Usage, Verdict
+from adrs_ray.config import RunConfig, override
+from adrs_ray.evaluator import EvaluationJob, Evaluator
 from adrs_ray.generator import GenerationRequest
+from adrs_ray.local import turnstile
+from adrs_ray.prompt import TaskBrief
+from adrs_ray.prompt.brief import brief_of
+from adrs_ray.runner import IslandLedger, IslandParts
 from adrs_ray.task import SPLITS, Split, Task, TaskSpec
 
 SEED = "# EVOLVE-BLOCK-START\nVALUE = 1\n# EVOLVE-BLOCK-END\n"
@@ -22,25 +27,68 @@ def stub_task(splits: tuple[Split, ...] = SPLITS, seed: str = SEED) -> Task:
     return Task(spec, Path("/nowhere"), "native", seed, Path("/nowhere"), NoJudge)  # type: ignore[arg-type]
 
 
+def stub_brief(seed: str = SEED) -> TaskBrief:
+    return brief_of(stub_task(seed=seed), RunConfig())
+
+
 class LiteralModel:
-    """Adds a number to the parent's VALUE: from 0 to 3, so that duplicates happen."""
+    """Adds a number to the parent's VALUE: from 0 to 3, so that duplicates happen. Answers in the form it is asked in."""
 
     name = "literal"
+    durable = False
 
     def __init__(self, redraws: int = 2, paid: bool = False, delay_s: float = 0.0) -> None:
         self.redraws = redraws
         self.paid = paid
         self.delay_s = delay_s
         self.calls = 0
+        self.requests: list[GenerationRequest] = []
+
+    def worst(self, request: GenerationRequest) -> Usage:
+        return Usage(tokens_in=100, tokens_out=100, usd=0.02) if self.paid else Usage()
 
     async def complete(self, request: GenerationRequest) -> Completion:
         self.calls += 1
+        self.requests.append(request)
         await asyncio.sleep(self.delay_s)
+        usage = Usage(tokens_in=60, tokens_out=40, usd=0.01) if self.paid else Usage()
+        if request.form == "text":
+            return Completion("larger is better", self.name, request.operator, usage=usage)
         step = sum(request.rng_key) * 7919 % 4
         if step == 3 and len(request.rng_key) == 3:
-            return Completion(None, self.name, "literal", "nothing came to mind")
-        text = re.sub(r"VALUE = (\d+)", lambda m: f"VALUE = {int(m[1]) + step}", request.parents[0])
-        return Completion(text, self.name, "literal")
+            return Completion(None, self.name, "literal", "nothing came to mind", usage=usage)
+        found = re.search(r"VALUE = (\d+)", request.parents[0])
+        assert found is not None
+        value = f"VALUE = {int(found[1]) + step}"
+        text = re.sub(r"VALUE = \d+", value, request.parents[0])
+        if request.form == "diff":
+            text = f"Idea: add {step}\n<<<<<<< SEARCH\n{found[0]}\n=======\n{value}\n>>>>>>> REPLACE\n"
+        elif request.form == "rewrite":
+            text = f"Idea: add {step}\n```python\n{text}```\n"
+        return Completion(text, self.name, "literal", usage=usage)
+
+    async def close(self) -> None: ...
+
+
+def asking(config: RunConfig) -> RunConfig:
+    """The config with two models behind servers that nobody asks: doubles stand in for them."""
+    server = {"base_url": "http://127.0.0.1:9/v1", "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0}
+    models = {"small": {"model": "s", **server}, "strong": {"model": "l", **server}}
+    return override(config, {"generator.kind": "openai", "models": models, "generator.summarize_every": 5})
+
+
+def parts_for(
+    config: RunConfig,
+    ledger: IslandLedger,
+    model: LiteralModel | None = None,
+    evaluator: Evaluator | None = None,
+    brief: TaskBrief | None = None,
+) -> IslandParts:
+    """Islands over doubles; every model of the config is the same one."""
+    model = model or LiteralModel()
+    models = dict.fromkeys(["mutate", *config.models], model)
+    evaluator = evaluator or LiteralEvaluator()
+    return IslandParts(config, brief or stub_brief(), models, evaluator, ledger, turnstile(evaluator, config))
 
 
 class LiteralEvaluator:

@@ -12,7 +12,7 @@ from adrs_ray.errors import UsageError
 @pytest.mark.parametrize(
     ("data", "wanted"),
     [
-        ({"budgets": {}}, r"unknown key 'budgets'.*accepted are budget, .*selector"),
+        ({"budgets": {}}, r"unknown key 'budgets'.*accepted are adaptation, budget, .*selector"),
         ({"islands": {"cout": 2}}, r"unknown key 'islands.cout'.*accepted are count, in_flight"),
         ({"seed": "one"}, r"seed is 'one': .*integer"),
         ({"seed": 1.5}, r"seed is 1.5: .*integer"),

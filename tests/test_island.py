@@ -1,11 +1,12 @@
 import pytest
 
 from adrs_ray import program
-from adrs_ray.candidate import Candidate, Completion, Failure, FailureKind
+from adrs_ray.candidate import Candidate, Completion, FailureKind, Refused
 from adrs_ray.config import RunConfig, override
 from adrs_ray.island import Island
 from adrs_ray.selector import Elite
 from adrs_ray.storage.journal import text_ref
+from tests.doubles import stub_brief
 
 SEED = "# EVOLVE-BLOCK-START\ndef f(x):\n    return x + 1\n# EVOLVE-BLOCK-END\n"
 
@@ -20,9 +21,14 @@ def elite(island: Island, candidate: str, source: str, score: float) -> Elite:
 
 def planted(**changes: object) -> Island:
     config = override(RunConfig(), {"seed": 3, **{k.replace("__", "."): v for k, v in changes.items()}})
-    island = Island(0, config, SEED)
+    island = Island(0, config, stub_brief(SEED))
     island.tell(elite(island, "seed-0", SEED, 0.0), SEED)
     return island
+
+
+def screened(island: Island, given: Completion) -> Candidate | Refused:
+    proposal = island.ask()
+    return island.screen(proposal, proposal.request, given)
 
 
 def completion(text: str | None) -> Completion:
@@ -30,8 +36,8 @@ def completion(text: str | None) -> Completion:
 
 
 def test_asking_before_any_program_says_what_to_do():
-    with pytest.raises(RuntimeError, match=r"welcome\(\) a valid program first"):
-        Island(2, RunConfig(), SEED).ask()
+    with pytest.raises(RuntimeError, match=r"tell\(\) a valid program first"):
+        Island(2, RunConfig(), stub_brief(SEED)).ask()
 
 
 def test_decisions_depend_on_seed_island_and_number_alone():
@@ -51,26 +57,26 @@ def test_a_known_program_is_a_duplicate_however_it_is_formatted():
     island = planted()
     proposal = island.ask()
     reformatted = SEED.replace("    return x + 1", "    # a comment\n    return (x+1)")
-    screened = island.screen(proposal, completion(reformatted))
-    assert isinstance(screened, Failure)
-    assert screened.kind is FailureKind.DUPLICATE
-    assert "seed-0" in screened.detail
-    fresh = island.screen(proposal, completion(variant(7)))
+    refused = island.screen(proposal, proposal.request, completion(reformatted))
+    assert isinstance(refused, Refused)
+    assert refused.failure.kind is FailureKind.DUPLICATE
+    assert "seed-0" in refused.failure.detail
+    fresh = island.screen(proposal, proposal.request, completion(variant(7)))
     assert isinstance(fresh, Candidate)
-    again = island.screen(island.ask(), completion(variant(7)))
-    assert isinstance(again, Failure)
-    assert proposal.candidate in again.detail
+    again = screened(island, completion(variant(7)))
+    assert isinstance(again, Refused)
+    assert proposal.candidate in again.failure.detail
 
 
 def test_what_is_no_program_is_named():
     island = planted()
-    nothing = island.screen(island.ask(), completion(None))
-    broken = island.screen(island.ask(), completion("def f(:\n"))
-    assert isinstance(nothing, Failure)
-    assert (nothing.kind, nothing.detail) == (FailureKind.GENERATION, "why not")
-    assert isinstance(broken, Failure)
-    assert broken.kind is FailureKind.SYNTAX
-    assert broken.detail.startswith("line 1: ")
+    nothing = screened(island, completion(None))
+    broken = screened(island, completion("def f(:\n"))
+    assert isinstance(nothing, Refused)
+    assert (nothing.failure.kind, nothing.failure.detail) == (FailureKind.GENERATION, "why not")
+    assert isinstance(broken, Refused)
+    assert broken.failure.kind is FailureKind.SYNTAX
+    assert broken.failure.detail.startswith("line 1: ")
 
 
 def test_replay_in_any_mix_goes_on_with_the_same_decision():
@@ -78,13 +84,13 @@ def test_replay_in_any_mix_goes_on_with_the_same_decision():
     history = []
     for number in range(12):
         proposal = live.ask()
-        candidate = live.screen(proposal, completion(variant(number + 2)))
+        candidate = live.screen(proposal, proposal.request, completion(variant(number + 2)))
         assert isinstance(candidate, Candidate)
         told = elite(live, candidate.id, candidate.source, float(number % 5))
         live.tell(told, candidate.source)
         history.append((candidate, told))
 
-    rebuilt = Island(0, override(RunConfig(), {"seed": 3, "selector.learn_bounds_from": 3}), SEED)
+    rebuilt = Island(0, override(RunConfig(), {"seed": 3, "selector.learn_bounds_from": 3}), stub_brief(SEED))
     rebuilt.tell(elite(rebuilt, "seed-0", SEED, 0.0))
     for candidate, told in history:
         rebuilt.note(candidate.id, candidate.fingerprint, candidate.decision)
@@ -95,17 +101,18 @@ def test_replay_in_any_mix_goes_on_with_the_same_decision():
     rebuilt.supply({ref: sources[ref] for ref in missing})
     assert list(rebuilt.archive) == list(live.archive)
     assert rebuilt.ask() == live.ask()
-    assert isinstance(rebuilt.screen(rebuilt.ask(), completion(variant(5))), Failure)
+    assert isinstance(screened(rebuilt, completion(variant(5))), Refused)
 
 
 def test_emigrants_are_sent_once_and_only_when_due():
     island = planted(islands__count=2, islands__migration_interval=5, islands__migration_count=1)
     island.tell(elite(island, "0-90", variant(9), 9.0), variant(9))
-    assert island.emigrants(3) == []
-    ((best, source),) = island.emigrants(4)
-    assert (best.candidate, source) == ("0-90", variant(9))
-    island.sent("0-90")
-    assert [e.candidate for e, _ in island.emigrants(9)] == ["seed-0"]
+    assert not island.migration_due(3)
+    assert island.migration_due(4)
+    assert island.targets == (1,)
+    assert [e.candidate for e in island.emigrants()] == ["0-90"]
+    assert [e.candidate for e in island.emigrants()] == ["seed-0"]
+    assert island.emigrants() == []
 
 
 def test_programs_of_replaced_elites_are_forgotten():
@@ -113,5 +120,5 @@ def test_programs_of_replaced_elites_are_forgotten():
     for number in range(200):
         text = SEED.replace("x + 1", f"x + {number + 2}")
         island.tell(elite(island, f"0-{number}", text, float(number)), text)
-    assert len(island._programs) <= 2 * len(island.archive) + 8
+    assert len(island._programs) <= 2 * len(island.archive) + 16
     assert island.missing_programs() == []

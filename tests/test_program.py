@@ -12,8 +12,12 @@ from adrs_ray.program import (
     block_tokens,
     describe,
     evolve_blocks,
+    features,
     fingerprint,
     parse,
+    shape,
+    shingles,
+    similarity,
     split_lines,
     syntax_problem,
 )
@@ -175,6 +179,113 @@ def test_distance_is_symmetric_and_between_0_and_1(a, b):
     assert 0 <= there <= 1
     if block_tokens(a) == block_tokens(b):
         assert there == 0
+
+
+def test_similarity_is_dice_over_shingles_inside_the_blocks():
+    a, b = shingles(BLOCKED), shingles(BLOCKED.replace("c = 3", "c = 9").replace("d = 4", "d = e(f)"))
+    assert a.total() == 8
+    assert similarity(a, a) == 1
+    assert similarity(a, b) == similarity(b, a) == pytest.approx(5 / 8)
+    assert similarity(a, shingles("")) == 0
+    assert similarity(shingles(""), shingles("# nothing\n")) == 1
+
+
+@given(st.text(st.sampled_from("ab=+ \n"), max_size=40), st.text(st.sampled_from("ab=+ \n"), max_size=40))
+def test_distance_is_what_similarity_leaves(a, b):
+    assert describe(a, block_tokens(b)).distance == pytest.approx(1 - similarity(shingles(a), shingles(b)))
+
+
+ALIKE = [
+    ("x = 1\n", "x = 27.5\n"),
+    ("x = 1\n", "x = -3\n"),
+    ("x = -a + 2\n", "x = -a + +2j\n"),
+    ("x = 'one\\ntwo'\n", "x = None\n"),
+    ("f(True, k=b'')\n", "f(..., k=0x" + "f" * 6000 + ")\n"),
+    ("x = f'{a}: {b:.2f}'\n", "x = f'{a}; {b:.3f}'\n"),
+    ("match x:\n    case 1 | True: y\n", "match x:\n    case -2 | None: y\n"),
+    ("def f():\n    'Doc.'\n    return 1\n", "def f():\n    return 2  # two\n"),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), ALIKE)
+def test_literals_do_not_change_the_shape(a, b):
+    assert shape(a) == shape(b)
+    assert fingerprint(a) != fingerprint(b)
+    assert shape(a) != fingerprint(a)
+
+
+def test_different_trees_have_different_shapes():
+    others = [
+        "x = -a\n",
+        "x = a\n",
+        "x = [1]\n",
+        "x = [1, 1]\n",
+        "y = 1\n",
+        "x = 1\nx = 1\n",
+        "x = not 1\n",
+        "x = --1\n",
+    ]
+    assert len({shape(source) for source in ["x = 1\n", *others]}) == len(others) + 1
+
+
+literals = st.builds(
+    repr, st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.binary() | st.booleans()
+)
+
+
+@given(st.lists(literals, max_size=5))
+def test_any_literals_may_stand_in_the_same_shape(texts):
+    source = "".join(f"x{n} = f({text})\n" for n, text in enumerate(texts))
+    assert shape(source) == shape("".join(f"x{n} = f(None)\n" for n in range(len(texts))))
+
+
+def test_features_count_what_the_tree_holds():
+    assert features("") == (0,) * 10
+    source = """
+class A:
+    def f(self, xs, k=3):
+        for x in xs:
+            while x > 1.5:
+                x = [y + 2 for y in xs if y] or {1: {2}}
+        else:
+            self.g(x).g(lambda: k if x else True)
+        match k:
+            case 1: (f)(0)(0)
+    async def g(self):
+        try:
+            async for x in y: sorted(x)
+        except ValueError:
+            pass
+"""
+    functions, loops, nesting, branches, comprehensions, calls, names, numbers, collections, depth = features(source)
+    assert (functions, loops, nesting, branches, comprehensions) == (3, 3, 3, 3, 1)
+    assert (calls, names) == (5, 3)  # g twice, f, what f gave, sorted
+    assert (numbers, collections) == (8, 2)
+    assert depth == 9  # module, class, f, for, while, x =, or, list, +, 2
+    assert all(type(number) is float for number in features(source))
+
+
+def test_features_see_outside_the_blocks_and_not_the_layout():
+    assert features(BLOCKED) != features(BLOCKED.replace("d = 4", "d = e(f)"))
+    assert features(BASE) == features("# head\n" + BASE.replace("x = a + 1", "x  =  (a+1)"))
+
+
+@pytest.mark.parametrize("of", [features, shape])
+@pytest.mark.parametrize(
+    "source", ["def f(:", "x = 1\0", "(" * 1000, "#" * 100_001], ids=["syntax", "null", "parentheses", "long"]
+)
+def test_what_cannot_be_parsed_has_neither_shape_nor_features(of, source):
+    with pytest.raises(SyntaxError):
+        of(source)
+
+
+def test_a_tree_deeper_than_the_stack_has_features():
+    source = "x = " + "+".join(["a"] * 2_000)
+    try:
+        parse(source)
+    except SyntaxError:
+        pytest.skip("this Python does not parse it")
+    assert features(source)[-1] > 1_900
 
 
 def nested_finally(depth: int) -> str:

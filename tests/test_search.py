@@ -21,7 +21,7 @@ from adrs_ray.storage.memory import MemoryJournal
 from adrs_ray.storage.runfolder import RunFolder, post_command
 from adrs_ray.storage.sqlite import SqliteJournal
 from adrs_ray.storage.views import RunView
-from tests.doubles import SEED, LiteralEvaluator, LiteralModel, stub_task
+from tests.doubles import SEED, LiteralEvaluator, LiteralModel, asking, parts_for, stub_task
 
 
 def configured(**changes: object) -> RunConfig:
@@ -38,12 +38,10 @@ async def run_once(
     stop: StopSwitch | None = None,
     seeds: tuple[Seed, ...] = (Seed(SEED, "seed"),),
 ) -> RunResult:
-    task = stub_task()
-    evaluator = evaluator or LiteralEvaluator()
     ledger = await Ledger.open(journal, config)
     await ledger.start_epoch()
-    host = LocalHost(config, task.seed_source, model or LiteralModel(), evaluator, ledger)
-    search = Search(task, config, folder, ledger, evaluator, host, lambda status: None, stop or StopSwitch())
+    parts = parts_for(config, ledger, model, evaluator)
+    search = Search(stub_task(), parts, folder, ledger, LocalHost(parts), lambda status: None, stop or StopSwitch())
     return await search.run(seeds)
 
 
@@ -189,7 +187,7 @@ def test_what_is_under_way_on_islands_that_are_not_up_yet_is_not_granted_again(t
 
 
 def test_a_paid_request_without_an_answer_is_made_again_and_ends(tmp_path):
-    config = configured(budget__max_candidates=20, islands__count=1)
+    config = asking(configured(budget__max_candidates=20, islands__count=1))
     folder = folder_for(tmp_path, config)
     journal = MemoryJournal()
 
@@ -414,14 +412,17 @@ def test_proposed_is_journaled_before_a_paid_request_only(tmp_path):
     config = configured(budget__max_candidates=15)
     free, paid = MemoryJournal(), MemoryJournal()
     asyncio.run(run_once(folder_for(tmp_path / "a", config), free, config))
-    asyncio.run(run_once(folder_for(tmp_path / "b", config), paid, config, model=LiteralModel(paid=True)))
-    assert not [e for e in asyncio.run(free.read()) if e.kind is EventKind.PROPOSED]
+    asyncio.run(run_once(folder_for(tmp_path / "b", config), paid, asking(config), model=LiteralModel(paid=True)))
+    assert not [e for e in asyncio.run(free.read()) if e.kind in (EventKind.PROPOSED, EventKind.REQUESTED)]
     events = asyncio.run(paid.read())
-    proposed = {e.candidate: e.seq for e in events if e.kind is EventKind.PROPOSED}
+    position = {e.id: e.seq for e in events}
+    proposed = [e for e in events if e.kind is EventKind.PROPOSED]
     assert len(proposed) == 14
     for event in events:
+        if event.kind is EventKind.COMPLETED:
+            assert position[f"{event.body['request']}:requested"] < event.seq
         if event.kind is EventKind.GENERATED and event.island >= 0:
-            assert proposed[event.candidate] < event.seq
+            assert position[f"{event.candidate}:proposed"] < position[f"{event.candidate}/0:answered"] < event.seq
 
 
 def test_two_runs_with_one_seed_and_one_slot_are_equal(tmp_path):

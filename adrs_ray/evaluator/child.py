@@ -7,6 +7,7 @@ Requests (codec values): {"load": source, "seed": n}, {"run": public, "seed": n}
 (the seed of an act after the first is None); an array alone is the observation of such an act.
 Replies: {"ok": value, "denied": {...}} or {"fail": kind, "detail": line, "traceback": text, "denied": {...}}; an array
 alone is a value, with nothing denied.
+A program of several files (`adrs_ray.bundle`) is its first file; the others are modules that it imports by name.
 Standard library only: fork servers load this file by its path.
 """
 
@@ -15,6 +16,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import linecache
 import os
 import random
@@ -22,17 +26,19 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
+from ..bundle import MAIN, split
 from .channel import FrameReceiver, frame, send_message
 from .codec import UnencodableError, decode, decode_array, encode, encode_array, is_array
 from .jail import Jail, enter
 from .seccomp import SETUP_FD
 
 PROGRAM_FILE = "<candidate>"
+"""The file of a program in tracebacks; of a program of several files `<candidate>/<name>`."""
 TRACEBACK_CHARS = 4000
 DETAIL_CHARS = 300
 _MAX_DENIED = 32
@@ -170,27 +176,77 @@ def _seed(seed: int) -> None:
 
 
 def _load(program: Program, source: str) -> Any:
+    try:
+        files = split(source)
+    except ValueError as error:
+        raise SyntaxError(str(error)) from None
+    main, *others = files
+    if others:
+        for name in others:  # a process that is shared may have loaded them before
+            sys.modules.pop(_module_name(name), None)
+        sys.meta_path.insert(0, _Files({_module_name(name): files[name] for name in others}))
     load = getattr(program.adapter, "load", None)
     if load is not None:
-        return load(source)
-    try:
-        code = compile(source, PROGRAM_FILE, "exec", dont_inherit=True)
-    except ValueError as error:  # lone surrogates; before 3.11.4 also null characters
-        raise SyntaxError(str(error)) from None
+        return load(files[main])
+    file = PROGRAM_FILE if files.keys() == {MAIN} else _path(main)
+    code = _compiled(files[main], file)
     module = ModuleType("candidate")
-    module.__file__ = PROGRAM_FILE
+    module.__file__ = file
     sys.modules["candidate"] = module
-    linecache.cache[PROGRAM_FILE] = (len(source), None, source.splitlines(keepends=True), PROGRAM_FILE)
+    if others:
+        sys.modules[_module_name(main)] = module
     exec(code, module.__dict__)
     if program.entry and not any(callable(getattr(module, name, None)) for name in program.entry):
         raise _InterfaceError(f"the program must define {' or '.join(program.entry)} (a function or class)")
     return module
 
 
+class _Files(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds and loads the further files of a program, by module name."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._files = files
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in self._files:
+            return None
+        return importlib.util.spec_from_loader(fullname, self, origin=_path(fullname + ".py"))
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__file__ = _path(module.__name__ + ".py")
+        exec(_compiled(self._files[module.__name__], module.__file__), module.__dict__)
+
+
+def _module_name(file: str) -> str:
+    return file.removesuffix(".py")
+
+
+def _path(name: str) -> str:
+    return f"{PROGRAM_FILE}/{name}"
+
+
+def _compiled(source: str, file: str) -> CodeType:
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    try:
+        return compile(source, file, "exec", dont_inherit=True)
+    except ValueError as error:  # lone surrogates; before 3.11.4 also null characters
+        raise SyntaxError(str(error)) from None
+
+
+def _is_programs(file: str) -> bool:
+    return file == PROGRAM_FILE or file.startswith(_path(""))
+
+
+def _line_in(file: str, line: int | None) -> str:
+    name = file.removeprefix(PROGRAM_FILE).removeprefix("/")
+    return f"{name} line {line}" if name else f"line {line}"
+
+
 def _describe(error: BaseException, program: Program) -> dict[str, str]:
     """The kind, one line, and the traceback of the candidate's own frames."""
-    if isinstance(error, SyntaxError) and error.filename in (None, PROGRAM_FILE, os.path.abspath("program.py")):
-        kind, line = "syntax", f"line {error.lineno}: {error.msg}" if error.lineno else error.msg
+    if isinstance(error, SyntaxError) and _is_its_own(error):
+        file = error.filename if error.filename and _is_programs(error.filename) else PROGRAM_FILE
+        kind, line = "syntax", f"{_line_in(file, error.lineno)}: {error.msg}" if error.lineno else error.msg
     elif isinstance(error, _InterfaceError) or _is_adapters(error, program):
         kind, line = "interface", str(error)
     elif isinstance(error, UnencodableError):
@@ -203,9 +259,15 @@ def _describe(error: BaseException, program: Program) -> dict[str, str]:
         kind, line = "crash", _one_line(error)
     frames = [] if kind == "syntax" else _own_frames(error)
     if frames and kind in ("crash", "memory"):
-        line += f" (line {frames[-1].lineno})" if frames[-1].filename == PROGRAM_FILE else ""
+        last = frames[-1]
+        line += f" ({_line_in(last.filename, last.lineno)})" if _is_programs(last.filename) else ""
     text = "".join(traceback.format_list(frames)) + "".join(_exception_only(error))
     return {"fail": kind, "detail": line[:DETAIL_CHARS], "traceback": text[-TRACEBACK_CHARS:]}
+
+
+def _is_its_own(error: SyntaxError) -> bool:
+    """Whether it is about the program's text, not about another module or a string that it compiled."""
+    return error.filename is None or error.filename == os.path.abspath("program.py") or _is_programs(error.filename)
 
 
 def _is_adapters(error: BaseException, program: Program) -> bool:
@@ -233,7 +295,7 @@ def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
     # lines are read of the frames that are kept only: files of ours cannot be opened here
     frames = list(traceback.StackSummary.extract(walked, lookup_lines=False))[-50:]
     scratch = os.getcwd() + os.sep
-    own = [f for f in frames if f.filename == PROGRAM_FILE or f.filename.startswith(scratch)]
+    own = [f for f in frames if _is_programs(f.filename) or f.filename.startswith(scratch)]
     return own or [f for f in frames if f.filename != __file__]
 
 

@@ -24,6 +24,7 @@ from adrs_ray.evaluator.confinement import Confinement, choose_confinement
 from adrs_ray.evaluator.judging import judge_program
 from adrs_ray.evaluator.scratch import sweep_abandoned
 from adrs_ray.evaluator.slot import ForkServer, SlotError
+from adrs_ray.isomorphic import retold
 from adrs_ray.task import Case, Split, Task
 
 
@@ -41,7 +42,8 @@ class LocalEvaluator:
     """
 
     def __init__(self, task: Task, config: EvaluatorConfig) -> None:
-        self._task = task
+        self._told = task
+        self._task = task.native
         self._config = config
         self._slots = config.slots or len(os.sched_getaffinity(0))
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
@@ -122,7 +124,7 @@ class LocalEvaluator:
 
     def _answer(self, slot: _Slot, order: _Order) -> None:
         try:
-            order.answer.set_result(self._judge(slot, order.job))
+            order.answer.set_result(retold(self._told, self._judge(slot, order.job)))
         except BaseException as error:  # the boundary of this thread: it is raised where evaluate() is awaited
             order.answer.set_exception(error)
 
@@ -145,7 +147,8 @@ class LocalEvaluator:
                 problem = SlotError("the evaluator was closed")
                 break
             try:
-                return judge_program(self._task, cases, job.source, slot.server(), trust, attempts)
+                source = self._told.translated(job.source)
+                return judge_program(self._task, cases, source, slot.server(), trust, attempts)
             except SlotError as error:
                 problem = error
                 slot.close()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from adrs_ray.generator import Completion, GenerationRequest
+from adrs_ray.generator import Completion, GenerationRequest, Usage
 from adrs_ray.generator.calls import ReplaceCall, ReplaceName, SwapArguments
 from adrs_ray.generator.crossover import CROSSOVERS
 from adrs_ray.generator.draft import Draft
@@ -67,6 +67,7 @@ class MutationModel:
 
     name = "mutate"
     paid = False
+    durable = False
 
     def __init__(self, redraws: int = 20, max_mutations: int = 3) -> None:
         if redraws < 0 or max_mutations < 1:
@@ -86,6 +87,12 @@ class MutationModel:
         except RecursionError:
             detail = "parent cannot be used: nested too deeply"
         return Completion(None, self.name, request.operator, " ".join(detail.split()))
+
+    def worst(self, request: GenerationRequest) -> Usage:
+        return Usage()
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
     def _child(self, request: GenerationRequest, partners: Sequence[str], rng: np.random.Generator) -> Completion:
         parent = Draft(request.parents[0])

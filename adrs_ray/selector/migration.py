@@ -8,16 +8,24 @@ from adrs_ray.config import IslandsConfig
 from adrs_ray.selector import Elite
 
 
-def destination(island: int, config: IslandsConfig) -> int | None:
-    """The island that receives the elites of `island`; None when nobody does."""
-    if config.migration == "none" or config.count < 2:
-        return None
-    return (island + 1) % config.count
+def targets(island: int, active: Sequence[int], config: IslandsConfig) -> tuple[int, ...]:
+    """The islands that receive the elites of `island`; `active` are the numbers of those that run, in any order.
+
+    ring: the next higher number, after the highest the lowest. star: the lowest number is the hub, which sends to all
+    others and they to it. Nobody else active, or `none`: ().
+    """
+    others = sorted(set(active) - {island})
+    if config.migration == "none" or not others:
+        return ()
+    if config.migration == "ring":
+        return (next((number for number in others if number > island), others[0]),)
+    hub = min(active)
+    return tuple(others) if island == hub else (hub,)
 
 
-def is_due(decision: int, config: IslandsConfig) -> bool:
+def is_due(decision: int, active: Sequence[int], config: IslandsConfig) -> bool:
     """Whether a migration follows this decision (counted from 0)."""
-    return config.migration != "none" and config.count > 1 and (decision + 1) % config.migration_interval == 0
+    return config.migration != "none" and len(active) > 1 and (decision + 1) % config.migration_interval == 0
 
 
 def emigrants(elites: Sequence[Elite], already_sent: Collection[str], config: IslandsConfig) -> list[Elite]:

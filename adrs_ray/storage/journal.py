@@ -22,19 +22,34 @@ class EventKind(StrEnum):
     RUN_STARTED = "run_started"
     """A writer took the journal over: body {host, pid, version}."""
     PROPOSED = "proposed"
-    """A paid request is about to be sent: body {decision, operator}."""
+    """A decision that leads to paid requests: body {decision, operator, model, parents, sources (text refs)}."""
+    REQUESTED = "requested"
+    """A request to a model is about to be sent, id `<request>:requested`: body {request, model, operator, form,
+    parents (text refs), messages [[role, text ref]], temperature, less_reasoning, rng_key, worst (usage)}."""
+    COMPLETED = "completed"
+    """Its answer, id `<request>:answered`: body {request, model, operator, text, reasoning (text refs or None), detail,
+    thinking_only, usage}. What it cost is counted from here, whatever becomes of it."""
+    LOST = "lost"
+    """It was in flight when its process died, id `<request>:answered`: body {request, model, usage (the worst)}."""
     GENERATED = "generated"
-    """Body {decision, operator, parents, source (text ref), fingerprint, model, draws, detail}."""
+    """Body {decision, operator, parents, source (text ref), fingerprint, model, arm, draws, detail, note, cost}."""
     MEASURED = "measured"
     """Body {stage, split, repeat, verdict (adrs_ray.candidate.verdict_to_json)}."""
     ADMITTED = "admitted"
-    """Body {score, metrics, descriptor, decision, operator, parents, fingerprint, source (text ref)}."""
+    """Body {score, metrics, cases, error, repeats, descriptor, decision, operator, parents, fingerprint,
+    source (text ref), and what an Outcome has: arm, gain, cost, shape, note}; `ops`: the order of its island."""
     REJECTED = "rejected"
-    """Body {failure, detail, case, decision, operator, parents, fingerprint, source (text ref or None)}."""
-    LOST = "lost"
-    """A worker died with an evaluation under way."""
+    """Body {failure, detail, case, decision, operator, parents, fingerprint, source (text ref or None), and what an
+    Outcome has: arm, cost, shape, note}; `ops`: the order of its island."""
     MIGRATED = "migrated"
-    """Under the number of the island that receives: body {from, score, metrics, fingerprint, descriptor, source}."""
+    """Under the number of the island that receives: body {from, score, metrics, cases, error, repeats, fingerprint,
+    descriptor, source}."""
+    NOTED = "noted"
+    """An island's new scratchpad: body {decision, text (text ref)}."""
+    FOUND = "found"
+    """What a detector found: body {detector, evidence, figures, remedies, at}."""
+    INTERVENED = "intervened"
+    """What is done about findings, on one island: body {kind, reason, value, decision}."""
     COMMAND = "command"
     """A command from outside, id `command:<command id>`: body {kind, body}."""
     GRANT = "grant"
@@ -136,6 +151,10 @@ class Journal(Protocol):
         limit: int | None = None,
     ) -> list[Event]:
         """Events with seq > after_seq in order of seq, filtered by kind and island."""
+        ...
+
+    async def find(self, ids: Sequence[str]) -> dict[str, Event]:
+        """The recorded events among `ids`, by id."""
         ...
 
     async def texts(self, refs: Sequence[str]) -> dict[str, str]:

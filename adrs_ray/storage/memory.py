@@ -73,6 +73,10 @@ class MemoryJournal:
         ]
         return found if limit is None else found[:limit]
 
+    async def find(self, ids: Sequence[str]) -> dict[str, Event]:
+        """See `Journal.find`."""
+        return {id: self._store.by_id[id] for id in ids if id in self._store.by_id}
+
     async def texts(self, refs: Sequence[str]) -> dict[str, str]:
         """See `Journal.texts`."""
         return {ref: self._store.texts[ref] for ref in refs}

@@ -62,6 +62,10 @@ class JournalReader:
             yield from events
             after_seq = events[-1].seq
 
+    def find(self, ids: Sequence[str]) -> dict[str, Event]:
+        """The recorded events among `ids`, by id."""
+        return self._read(lambda c: schema.find_events(c, ids))
+
     def texts(self, refs: Sequence[str]) -> dict[str, str]:
         """The texts behind `refs`. Raises KeyError naming a ref that is not stored."""
         return self._read(lambda c: schema.select_texts(c, refs))

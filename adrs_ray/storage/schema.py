@@ -40,7 +40,7 @@ from sqlalchemy.dialects import sqlite
 from adrs_ray.errors import UsageError
 from adrs_ray.storage.journal import Event, EventKind, JournalRefusedError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Mode: TypeAlias = Literal["rwc", "rw", "ro"]
 Begin: TypeAlias = Literal["BEGIN", "BEGIN IMMEDIATE"]
@@ -202,6 +202,12 @@ def select_events(
     if limit is not None:
         query = query.limit(limit)
     return [event_from_row(row) for row in connection.execute(query)]
+
+
+def find_events(connection: Connection, ids: Sequence[str]) -> dict[str, Event]:
+    """The find of the Journal protocol."""
+    rows = connection.execute(events_by_id, {"keys": json.dumps(list(ids))})
+    return {event.id: event for event in map(event_from_row, rows)}
 
 
 def select_texts(connection: Connection, refs: Sequence[str]) -> dict[str, str]:

@@ -144,6 +144,10 @@ class SqliteJournal:
         chosen = None if kinds is None else list(kinds)
         return await self._read(lambda c: schema.select_events(c, after_seq, chosen, island, limit))
 
+    async def find(self, ids: Sequence[str]) -> dict[str, Event]:
+        """See `Journal.find`."""
+        return await self._read(lambda c: schema.find_events(c, ids)) if ids else {}
+
     async def texts(self, refs: Sequence[str]) -> dict[str, str]:
         """See `Journal.texts`; runs in a thread."""
         return await self._read(lambda c: schema.select_texts(c, refs))

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from adrs_ray.candidate import FailureKind
+from adrs_ray.candidate import FailureKind, Usage
+from adrs_ray.generator import total_usage
 from adrs_ray.storage.journal import Event, EventKind
 
 
@@ -63,6 +64,9 @@ class Admitted:
     source: str
     fingerprint: str
     metrics: Mapping[str, float]
+    terminal: int
+    """Candidates in a terminal state by then, this one included."""
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +125,29 @@ class RunView:
     lineage: dict[str, Lineage] = field(default_factory=dict)
     admitted: dict[str, Admitted] = field(default_factory=dict)
     pending: dict[str, Pending] = field(default_factory=dict)
+    undecided: dict[str, int] = field(default_factory=dict)
+    """Candidates that were proposed and have neither program nor end -> island."""
     improvements: list[Improvement] = field(default_factory=list)
     held_out: dict[str, dict[str, SplitResult]] = field(default_factory=dict)
     """Split (validation, test, stress) -> candidate or baseline -> result."""
     reexecuted: int = 0
     """Evaluations started more than once (worker losses, resumes): the extra starts."""
-    lost: int = 0
-    """LOST events."""
+    usage: dict[str, Usage] = field(default_factory=dict)
+    """By model: what its requests cost, lost ones in full."""
+    requests: Counter[str] = field(default_factory=Counter)
+    """By model: requests that were answered or lost."""
+    lost: Counter[str] = field(default_factory=Counter)
+    """By model: requests in flight when their process died."""
+    open_requests: dict[str, Event] = field(default_factory=dict)
+    """REQUESTED without an answer, by request."""
+    findings: list[Event] = field(default_factory=list)
+    """FOUND events."""
+    interventions: list[Event] = field(default_factory=list)
+    """INTERVENED events."""
+    banned: set[str] = field(default_factory=set)
+    """Candidates that a person banned."""
+    orders: list[Event] = field(default_factory=list)
+    """COMMAND events."""
     epochs: list[int] = field(default_factory=list)
     """One per start of the run."""
     commands: set[str] = field(default_factory=set)
@@ -181,7 +201,8 @@ class RunView:
 
     def top(self, count: int) -> list[Admitted]:
         """The best on train, best first; of equal scores the first admitted. O(candidates)."""
-        return heapq.nlargest(count, self.admitted.values(), key=lambda admitted: admitted.score)
+        valid = (admitted for admitted in self.admitted.values() if admitted.candidate not in self.banned)
+        return heapq.nlargest(count, valid, key=lambda admitted: admitted.score)
 
     def apply(self, event: Event) -> None:
         """Fold one more event. Raises ValueError when it is not later than the last one."""
@@ -193,12 +214,14 @@ class RunView:
         _FOLD[event.kind](self, event)
 
     def _proposed(self, event: Event) -> None:
-        self._advance(event, State.PROPOSED)
+        if self._advance(event, State.PROPOSED):
+            self.undecided[_name(event)] = event.island
         self._decided(event)
 
     def _generated(self, event: Event) -> None:
         name, body = _name(event), event.body
         if self._advance(event, State.GENERATED):
+            self.undecided.pop(name, None)
             self.pending[name] = Pending(
                 candidate=name,
                 island=event.island,
@@ -233,13 +256,18 @@ class RunView:
             source=body["source"],
             fingerprint=body["fingerprint"],
             metrics=body["metrics"],
+            terminal=self.terminal,
+            at=event.at,
         )
         self.admitted[new.candidate] = new
         island = self._island(event)
         if island.best is None or new.score > island.best.score:
             island.best = new
-        if self.best is None or new.score > self.best.score:
-            self.improvements.append(Improvement(self.terminal, new, event.at))
+        self._improve(new)
+
+    def _improve(self, new: Admitted) -> None:
+        if new.candidate not in self.banned and (self.best is None or new.score > self.best.score):
+            self.improvements.append(Improvement(new.terminal, new, new.at))
 
     def _rejected(self, event: Event) -> None:
         if self._settle(event, State.REJECTED):
@@ -248,11 +276,44 @@ class RunView:
     def _migrated(self, event: Event) -> None:
         self._island(event).migrants += 1
 
-    def _lost(self, _: Event) -> None:
-        self.lost += 1
+    def _requested(self, event: Event) -> None:
+        self.open_requests[event.body["request"]] = event
+
+    def _answered(self, event: Event) -> None:
+        body = event.body
+        self.open_requests.pop(body["request"], None)
+        model, usage = body["model"], Usage(**body["usage"])
+        before = self.usage.get(model)
+        self.usage[model] = usage if before is None else total_usage((before, usage))
+        self.requests[model] += 1
+        if event.kind is EventKind.LOST:
+            self.lost[model] += 1
+
+    def _noted(self, _: Event) -> None:
+        """A scratchpad is its island's business."""
+
+    def _found(self, event: Event) -> None:
+        self.findings.append(event)
+
+    def _intervened(self, event: Event) -> None:
+        self.interventions.append(event)
 
     def _commanded(self, event: Event) -> None:
         self.commands.add(event.id.removeprefix("command:"))
+        self.orders.append(event)
+        if event.body["kind"] == "ban":
+            self._ban(event.body["body"]["candidate"])
+
+    def _ban(self, candidate: str) -> None:
+        """A banned candidate is no champion: the rise of the best is told as if it had never been."""
+        self.banned.add(candidate)
+        self.improvements = []
+        for admitted in self.admitted.values():
+            self._improve(admitted)
+        for number, island in self.islands.items():
+            if island.best is not None and island.best.candidate == candidate:
+                valid = (a for a in self.admitted.values() if a.island == number and a.candidate not in self.banned)
+                island.best = max(valid, key=lambda admitted: admitted.score, default=None)
 
     def _granted(self, event: Event) -> None:
         self._island(event).granted += event.body.get("count", 0)
@@ -268,6 +329,7 @@ class RunView:
         if not self._advance(event, state):
             return False
         self.pending.pop(_name(event), None)
+        self.undecided.pop(_name(event), None)
         self._island(event).terminal += 1
         self._descends(event)
         self._decided(event)
@@ -305,7 +367,12 @@ _FOLD: Mapping[EventKind, Callable[[RunView, Event], None]] = {
     EventKind.MEASURED: RunView._measured,
     EventKind.ADMITTED: RunView._admitted,
     EventKind.REJECTED: RunView._rejected,
-    EventKind.LOST: RunView._lost,
+    EventKind.REQUESTED: RunView._requested,
+    EventKind.COMPLETED: RunView._answered,
+    EventKind.LOST: RunView._answered,
+    EventKind.NOTED: RunView._noted,
+    EventKind.FOUND: RunView._found,
+    EventKind.INTERVENED: RunView._intervened,
     EventKind.MIGRATED: RunView._migrated,
     EventKind.COMMAND: RunView._commanded,
     EventKind.GRANT: RunView._granted,

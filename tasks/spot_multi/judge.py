@@ -147,6 +147,7 @@ def combine(results: Sequence[CaseResult]) -> Combined:
     metrics = {
         "mean_cost": fmean(costs.values()),
         **{f"cost_scenario_{i}": cost for i, cost in enumerate(costs.values(), start=1)},
+        "relative_cost": mean["relative_cost"],
         "score_bound": best,
         "gap_closed": value / best if best > 0 else 1.0,
         "savings_vs_best_single_region": mean["saved_best_zone"],

@@ -19,7 +19,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adrs_ray.candidate import Candidate, CaseResult, Evaluation, Failure, FailureKind, Measurement
+from adrs_ray.candidate import Candidate, CaseResult, Evaluation, Failure, FailureKind, Measurement, Refused
+from adrs_ray.outcome import Standing
 from adrs_ray.storage.events import generated_event, measured_event, screened_out_event, settled_event
 from adrs_ray.storage.journal import Event, EventKind
 from adrs_ray.storage.reader import JournalReader
@@ -47,14 +48,17 @@ def candidate_batches(island: int, number: int) -> list[list[Event]]:
     name = f"{island}-{number}"
     if number % 4 == 3:
         duplicate = Failure(FailureKind.DUPLICATE, f"the same program as {island}-{number - 1}")
-        return [[screened_out_event(name, island, number, "mutate:literal", (name,), duplicate, None)]]
+        return [[screened_out_event(Refused(name, island, number, "mutate:literal", (name,), duplicate), Standing())]]
     source = PROGRAM.replace("heap", f"heap{number * 7919 % 9973}", 3) + f"\n# {name}\n"
     candidate = Candidate(name, island, number, "mutate:literal", (f"{island}-{number - 1}",), source, f"{number:064x}")
     metrics = {"makespan": 0.123456789 * number, "waiting": 1.5, "moves": 17.0}
     cases = tuple(CaseResult(f"case-{i}", metrics, 0.0123456, 0.0234567) for i in range(8))
     verdict = Evaluation(1.0 / (number + 1), metrics, cases, "verified", 0.25)
     measured = measured_event(Measurement(name, "full", "train", 0, verdict), island)
-    return [[generated_event(candidate, "mutation", 1)], [measured, settled_event(candidate, verdict, (410.0, 12.0))]]
+    return [
+        [generated_event(candidate, "mutation", 1)],
+        [measured, settled_event(candidate, verdict, Standing(descriptor=(410.0, 12.0)))],
+    ]
 
 
 async def timed(events: int, appenders: int, one: Callable[[int], Awaitable[None]]) -> Rate:

@@ -67,7 +67,7 @@ def test_a_removed_elite_leaves_its_cell_to_the_next_comer():
     assert not archive.remove("0-1")
     placement = archive.add(elite(2, 0.5, 20, 0.9))
     assert placement.kept
-    assert placement.replaced is None
+    assert placement.replaced == ()
 
 
 def test_an_equal_score_does_not_replace():

@@ -143,6 +143,13 @@ def test_reads_are_filtered_and_limited(writers: Any, event: Any, run: Any) -> N
     assert chosen == [e for e in everything if e.seq > 2 and e.kind in kinds[1:] and e.island == 0][:2]
 
 
+def test_events_are_found_by_id(writers: Any, event: Any, run: Any) -> None:
+    journal = writers.first
+    recorded = run(journal.append([event(1, x=1), event(2, x=2)], journal.epoch))
+    assert run(journal.find([recorded[1].id, "nowhere", recorded[0].id])) == {e.id: e for e in recorded}
+    assert run(journal.find([])) == {}
+
+
 def test_texts_are_kept_apart_from_bodies_and_come_back_exactly(writers: Any, event: Any, run: Any) -> None:
     journal = writers.first
     texts = ["", "x = 1\n", "é\x00\r\n☃", "\udcff lone", "long " * 50_000]

@@ -215,7 +215,7 @@ def test_another_format_is_refused_in_one_line(tmp_path: Path) -> None:
     connection.commit()
     connection.close()
     for opener in (SqliteJournal.open, JournalReader):
-        with pytest.raises(UsageError, match=r"format 0.*reads format 1") as refused:
+        with pytest.raises(UsageError, match=r"format 0.*reads format 2") as refused:
             opener(path)
         one_line(refused)
 

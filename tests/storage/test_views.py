@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adrs_ray.candidate import Candidate, Evaluation, Failure, FailureKind, Measurement
+from adrs_ray.candidate import Candidate, Evaluation, Failure, FailureKind, Measurement, Refused, Usage
+from adrs_ray.outcome import Standing
 from adrs_ray.selector import Elite
 from adrs_ray.storage.events import (
     generated_event,
@@ -59,12 +61,13 @@ def batches(draw: st.DrawFn) -> list[Event]:
         return [generated_event(one, "mutation", 1)]
     if kind == "screened":
         kind_of_failure = draw(st.sampled_from([FailureKind.DUPLICATE, FailureKind.GENERATION]))
-        return [screened_out_event(one.id, island, decision, "op", one.parents, failure(kind_of_failure), None)]
+        refused = Refused(one.id, island, decision, "op", one.parents, failure(kind_of_failure))
+        return [screened_out_event(refused, Standing())]
     verdict = draw(verdicts())
     if kind == "settled":
         return [
             measured_event(Measurement(one.id, "full", "train", 0, verdict), island),
-            settled_event(one, verdict, (0.0, 0.0)),
+            settled_event(one, verdict, Standing()),
         ]
     if kind == "held_out":
         split, repeat = draw(st.sampled_from(["validation", "test"])), draw(st.integers(0, 2))
@@ -81,7 +84,13 @@ def batches(draw: st.DrawFn) -> list[Event]:
                     Event(f"command:{number}", EventKind.COMMAND, None, -1, {"kind": "stop", "body": {}}),
                     Event(f"run_started:{number}", EventKind.RUN_STARTED, None, -1, {"pid": 1}),
                     Event(f"run_ended:{number}", EventKind.RUN_ENDED, None, -1, {"champion": one.id, "reason": "x"}),
-                    Event(f"lost:{number}", EventKind.LOST, one.id, island, {}),
+                    Event(
+                        f"{one.id}/{number}:answered",
+                        EventKind.LOST,
+                        one.id,
+                        island,
+                        {"request": f"{one.id}/{number}", "model": "small", "usage": asdict(Usage(tokens_in=7))},
+                    ),
                     migrated_event(elite, island, (island + 1) % ISLANDS),
                 ]
             )
@@ -115,7 +124,9 @@ def test_the_view_agrees_with_a_recount(steps: list[list[Event]]) -> None:
     assert view.duplicates == sum(e.body["failure"] == "duplicate" for e in rejected)
     assert view.reexecuted == sum(e.body["verdict"]["attempts"] - 1 for e in measured)
     assert view.test_looks == sum(e.body["split"] == "test" for e in measured)
-    assert view.lost == sum(e.kind is EventKind.LOST for e in events)
+    lost = sum(e.kind is EventKind.LOST for e in events)
+    assert view.lost == Counter({"small": lost} if lost else {})
+    assert sum(usage.tokens for usage in view.usage.values()) == 7 * lost
     assert view.commands == {e.id.split(":")[1] for e in events if e.kind is EventKind.COMMAND}
     assert view.resumes == max(0, sum(e.kind is EventKind.RUN_STARTED for e in events) - 1)
     frame = [e for e in events if e.kind in (EventKind.RUN_STARTED, EventKind.RUN_ENDED)]
@@ -225,7 +236,7 @@ def test_improvements_and_lineage_tell_the_story() -> None:
     steps = []
     for decision, score in enumerate(scores):
         one = candidate(0, decision)
-        steps += [[generated_event(one, "m", 1)], [settled_event(one, evaluation(score), (0.0, 0.0))]]
+        steps += [[generated_event(one, "m", 1)], [settled_event(one, evaluation(score), Standing())]]
     view = RunView.of(journaled(steps))
     assert [type(i) for i in view.improvements] == [Improvement] * 3
     assert [(i.terminal, i.best.candidate) for i in view.improvements] == [(1, "0-0"), (2, "0-1"), (5, "0-4")]
