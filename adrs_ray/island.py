@@ -392,6 +392,7 @@ class Island:
         """Programs that nobody can be made from any more."""
         alive = {kept.source for kept in self._archive} | self._lineage.repairable_sources
         self._programs = {ref: text for ref, text in self._programs.items() if ref in alive}
+
     # -- replaying ---------------------------------------------------------------------------------------------------
 
     def note(self, candidate: str, fingerprint: str | None, decision: int) -> None:

@@ -161,6 +161,10 @@ def read_isomorphic(task: Task) -> IsomorphicSpec:
     """The task's isomorphic.yaml. Raises UsageError, one line, when there is none or it does not fit the task."""
     if task.kind != "native":
         raise UsageError(f"{task.folder} is an OpenEvolve-style folder: only tasks with a task.yaml can be isomorphic")
+    if task.spec.files:
+        raise UsageError(
+            f"task {task.name} is a program of several files: only tasks with one seed.py can be isomorphic"
+        )
     path = task.folder / FILE
     if not path.is_file():
         raise UsageError(f"task {task.name} has no {FILE}, which tells it in another story (docs/tasks.md)")

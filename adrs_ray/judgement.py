@@ -91,22 +91,23 @@ class Judgement:
                 status = await self._ledger.status()
             await self._compare(champion, held_out, baselines, verdicts, status)
             judged_by = {str(split): verdict for split, verdict in verdicts.get(champion.candidate, {}).items()}
-        source = (await self._ledger.texts([champion.source]))[champion.source]
-        near = nearest(self._task.translated(source), self._known)
-        await self._save_best(champion, judged_by, near)
+        source, near = await self._save_best(champion, judged_by)
         return End(champion, source, verdicts, near)
 
     async def _judge_in_background(self, leader: Leader) -> None:
         await self._judge(leader.candidate, leader.source, "validation")
 
-    async def _save_best(self, best: Leader, verdicts: Mapping[str, Verdict], near: Sequence[Nearness] = ()) -> None:
+    async def _save_best(self, best: Leader, verdicts: Mapping[str, Verdict]) -> tuple[str, tuple[Nearness, ...]]:
+        """Keep a program on disk with what is known of it; returns its text and the known programs nearest to it."""
         source = (await self._ledger.texts([best.source]))[best.source]
+        near = await asyncio.to_thread(nearest, self._task.translated(source), self._known)
         scores: dict[str, object] = {"candidate": best.candidate, "train": {"score": best.score, **best.metrics}}
         for split, verdict in verdicts.items():
             scores[split] = _summary(verdict)
         if near:
             scores["nearest_known"] = [{"name": n.name, "shingles": n.shingles, "tree": n.tree} for n in near]
         self._folder.write_best(source, scores)
+        return source, near
 
     async def _judge(self, candidate: str, source: str, split: Split, text: str | None = None) -> Verdict:
         """Measure a recorded program (or `text`) on a held-out split; returns what is recorded, artifacts left out."""

@@ -1,4 +1,4 @@
-"""From a program to its terminal state: verdicts on train, repeated where scores are noisy, in one batch with the end."""
+"""From a program to its terminal state: verdicts on train, repeated where scores are noisy, in a batch with the end."""
 
 from __future__ import annotations
 

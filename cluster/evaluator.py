@@ -19,6 +19,7 @@ from adrs_ray.candidate import Failure, FailureKind, Verdict
 from adrs_ray.config import EvaluatorConfig, RunConfig
 from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.evaluator.local import LocalEvaluator
+from adrs_ray.isomorphic import disguised
 from adrs_ray.task import Task, load_task
 from cluster.calls import answer
 
@@ -29,9 +30,10 @@ LOSSES_ALLOWED = 3
 class EvaluatorActor:
     """One slot."""
 
-    def __init__(self, task: str, config: EvaluatorConfig) -> None:
+    def __init__(self, task: str, config: EvaluatorConfig, isomorphic: bool) -> None:
         self._task = task
         self._config = config
+        self._isomorphic = isomorphic
         self._started: asyncio.Task[LocalEvaluator] | None = None
 
     async def start(self) -> None:
@@ -51,7 +53,8 @@ class EvaluatorActor:
         return await self._started
 
     async def _make(self) -> LocalEvaluator:
-        evaluator = LocalEvaluator(load_task(self._task), self._config)
+        task = load_task(self._task)
+        evaluator = LocalEvaluator(disguised(task) if self._isomorphic else task, self._config)
         await evaluator.start()
         return evaluator
 
@@ -60,7 +63,7 @@ def start_slots(task: Task, task_reference: str, config: RunConfig, count: int) 
     """`count` evaluator actors, each reserving the task's CPUs."""
     actor = ray.remote(EvaluatorActor).options(num_cpus=task.spec.cpus, max_restarts=-1, max_concurrency=8)
     one = config.evaluator.model_copy(update={"slots": 1})
-    return [actor.remote(task_reference, one) for _ in range(count)]
+    return [actor.remote(task_reference, one, config.isomorphic) for _ in range(count)]
 
 
 class RayEvaluator:

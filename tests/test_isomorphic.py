@@ -277,6 +277,9 @@ def test_tasks_that_cannot_be_disguised_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="starts from medium, not from weak"):
         disguised(task).starting_from("weak")
     assert disguised(task).starting_from("medium") == disguised(task)
+    several = replace(task, spec=task.spec.model_copy(update={"files": ("main.py", "rules.py")}))
+    with pytest.raises(UsageError, match="a program of several files"):
+        disguised(several)
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "initial_program.py").write_text("x = 1\n")

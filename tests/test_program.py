@@ -324,3 +324,10 @@ def test_a_long_template_is_no_long_fstring() -> None:
     source = template + "SET = {" + "1," * 5_000 + "}\n" + "A = {}\n" * 400
     assert syntax_problem(source) is None
     assert fingerprint(source)
+
+
+def test_a_text_full_of_stray_quotes_is_read_in_linear_time():
+    # Half a minute each when every quote looked for its end; the tests' own timeout is the bound.
+    for text in ('\\"' * 45_000, "{" * 400 + '\\"' * 45_000, "f" + "\\'" * 45_000):
+        assert len(block_tokens(text)) > 40_000
+        assert syntax_problem(text) is not None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from adrs_ray.storage.journal import Event
     from adrs_ray.storage.reader import JournalReader
     from adrs_ray.storage.runfolder import RunFolder
     from adrs_ray.storage.views import Admitted, RunView, SplitResult
@@ -57,6 +58,21 @@ def status(run: Run, as_json: Json = False) -> None:
                 }
                 for n, island in sorted(view.islands.items())
             },
+            "models": {
+                name: {
+                    "requests": view.requests[name],
+                    "lost": view.lost[name],
+                    "tokens_in": usage.tokens_in,
+                    "tokens_out": usage.tokens_out,
+                    "usd": round(usage.usd, 6),
+                    "gpu_s": round(usage.gpu_s, 3),
+                }
+                for name, usage in sorted(view.usage.items())
+            },
+            "open_requests": len(view.open_requests),
+            "found": [f"{event.body['detector']}: {event.body['evidence']}" for event in view.findings[-5:]],
+            "interventions": [f"{e.body['kind']} on island {e.island}: {e.body['reason']}" for e in view.interventions],
+            "commands": [_order(event) for event in view.orders if event.body["kind"] != "answer"],
             "starts": len(view.epochs),
             "reexecuted": view.reexecuted,
             "test_looks": view.test_looks,
@@ -69,8 +85,19 @@ def status(run: Run, as_json: Json = False) -> None:
             typer.echo(f"{key}:")
             for name, entry in value.items():
                 typer.echo(f"  {name}: {_flat(entry)}")
+        elif isinstance(value, list):
+            typer.echo(f"{key}: {'none' if not value else ''}")
+            for entry in value:
+                typer.echo(f"  {entry}")
         else:
             typer.echo(f"{key}: {value}")
+
+
+def _order(event: Event) -> str:
+    """A command as one line."""
+    kind, body = event.body["kind"], event.body["body"]
+    given = {k: v for k, v in body.items() if v is not None and k != "source"}
+    return " ".join([kind, *(f"{k}={v}" for k, v in given.items())])[:200]
 
 
 def _state(folder: RunFolder, view: RunView) -> str:
@@ -101,10 +128,12 @@ def best(
             ranked = [champion, *(entry for entry in ranked if entry is not champion)][:count]
         if program:
             typer.echo(reader.texts([ranked[0].source])[ranked[0].source], nl=False)
-        elif as_json:
-            typer.echo(json.dumps([_entry(view, entry) for entry in ranked]))
         else:
-            _print_best(folder, view, ranked)
+            near = _nearest(folder, reader, ranked)
+            if as_json:
+                typer.echo(json.dumps([{**_entry(view, e), "nearest_known": near[e.candidate]} for e in ranked]))
+            else:
+                _print_best(folder, view, ranked, near)
 
 
 def _entry(view: RunView, entry: Admitted) -> dict[str, Any]:
@@ -123,25 +152,56 @@ def _result(result: SplitResult) -> float | str | None:
     return result.score if result.failure is None else result.failure.value
 
 
-def _print_best(folder: RunFolder, view: RunView, ranked: list[Admitted]) -> None:
+def _nearest(folder: RunFolder, reader: JournalReader, ranked: list[Admitted]) -> dict[str, list[dict[str, Any]]]:
+    """Known programs that each resembles most; none of a task that is not here any more."""
+    from adrs_ray.errors import UsageError
+    from adrs_ray.isomorphic import disguised
+    from adrs_ray.supervision.contamination import known_programs, nearest
+    from adrs_ray.task import load_task
+
+    try:
+        task = load_task(folder.task)
+        task = disguised(task) if folder.config.isomorphic else task
+        known = known_programs(task, folder.config.finish.known)
+    except UsageError as error:
+        typer.echo(f"known programs are not compared: {error}", err=True)
+        return {entry.candidate: [] for entry in ranked}
+    texts = reader.texts([entry.source for entry in ranked])
+    return {
+        entry.candidate: [
+            {"name": n.name, "shingles": round(n.shingles, 4), "tree": round(n.tree, 4)}
+            for n in nearest(task.translated(texts[entry.source]), known)
+        ]
+        for entry in ranked
+    }
+
+
+def _print_best(
+    folder: RunFolder, view: RunView, ranked: list[Admitted], near: dict[str, list[dict[str, Any]]]
+) -> None:
     from rich.table import Table
 
     from adrs_ray.cli.console import table_console
 
     splits = [split for split in ("validation", "test", "stress") if split in view.held_out]
-    table = Table("candidate", "train", *splits, "operator", "parents")
+    table = Table("candidate", "train", *splits, "operator", "parents", "nearest known (tokens, tree)")
     for entry in ranked:
         held_out = _entry(view, entry)["held_out"]
         cells = [_number(held_out.get(split)) for split in splits]
         name = f"{entry.candidate} (champion)" if entry.candidate == view.champion else entry.candidate
         table.add_row(
-            name, _number(entry.score), *cells, entry.operator, ", ".join(view.lineage[entry.candidate].parents)
+            name,
+            _number(entry.score),
+            *cells,
+            entry.operator,
+            ", ".join(view.lineage[entry.candidate].parents),
+            "".join(f"{n['name']} {n['shingles']:.2f} {n['tree']:.2f}" for n in near[entry.candidate][:1]),
         )
     others = sorted({name for results in view.held_out.values() for name in results} - {e.candidate for e in ranked})
     for name in others:
         if name.startswith("baseline-") or name == "seed-0":
             cells = [_number(_of(view, split, name)) for split in splits]
-            table.add_row(name.removeprefix("baseline-"), "-", *cells, "", "")
+            table.add_row(name.removeprefix("baseline-"), "-", *cells, "", "", "")
     console = table_console()
     console.print(table)
     console.print(f"program: {folder.best_program}", soft_wrap=True)

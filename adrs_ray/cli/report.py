@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TextIO
 
 from rich.table import Table
@@ -12,6 +14,8 @@ from adrs_ray.candidate import Evaluation, Verdict
 from adrs_ray.cli.console import table_console
 from adrs_ray.search import RunResult
 from adrs_ray.storage.runfolder import RunFolder
+from adrs_ray.supervision.contamination import Nearness
+from adrs_ray.supervision.live import model_line
 from adrs_ray.task import SPLITS, Task
 
 
@@ -35,6 +39,11 @@ def result_json(folder: RunFolder, result: RunResult) -> str:
             "wall_s": round(result.wall_s, 3),
             "reexecuted": result.status.reexecuted,
             "held_out": held_out,
+            "nearest_known": [{"name": n.name, "shingles": n.shingles, "tree": n.tree} for n in result.nearest],
+            "models": {
+                name: {"requests": model.requests, "lost": model.lost, **asdict(model.usage)}
+                for name, model in result.status.models.items()
+            },
         }
     )
 
@@ -52,6 +61,8 @@ def print_result(task: Task, folder: RunFolder, result: RunResult, stream: TextI
     failures = ", ".join(f"{kind} {count}" for kind, count in sorted(status.failures.items())) or "none"
     console.print(f"ended: {result.reason} ({result.wall_s:.1f} s)", soft_wrap=True)
     console.print(f"{status.candidates} candidates in a terminal state; failures: {failures}", soft_wrap=True)
+    for name, model in status.models.items():
+        console.print(f"model {name}: {model_line(model)}", soft_wrap=True)
     if status.reexecuted:
         console.print(f"{status.reexecuted} evaluations were started again after a loss", soft_wrap=True)
     if result.champion is None:
@@ -61,11 +72,19 @@ def print_result(task: Task, folder: RunFolder, result: RunResult, stream: TextI
         console.print(comparison_table(task, result))
     else:
         console.print(f"best so far: {result.champion.candidate}, train score {result.champion.score:.6g}")
+    if result.nearest:
+        console.print(nearest_line(result.nearest), soft_wrap=True)
     console.print(f"program: {folder.best_program}", soft_wrap=True)
     run = shlex.quote(str(folder.path))
     console.print(f"look closer: adrs best {run}; adrs show {run}", soft_wrap=True)
     more = f" --max-candidates {2 * status.max_candidates}" if status.candidates >= status.max_candidates else ""
     console.print(f"go on:       adrs resume {run}{more}", soft_wrap=True)
+
+
+def nearest_line(near: Sequence[Nearness]) -> str:
+    """Known programs that a program resembles, in words."""
+    each = (f"{n.name} (tokens {100 * n.shingles:.0f} %, syntax tree {100 * n.tree:.0f} %)" for n in near)
+    return f"nearest known programs: {', '.join(each)}"
 
 
 def comparison_table(task: Task, result: RunResult) -> Table:

@@ -51,7 +51,14 @@ def run(
     sandbox: Annotated[str | None, typer.Option(help="strict, or unsafe: no jail, every verdict says so.")] = None,
     warm_start: Annotated[
         list[str] | None,
-        typer.Option(help="Start from this run's best program or this program file, too; repeatable."),
+        typer.Option(
+            help="Start from this run's best program, this program file, or the best programs of this OpenEvolve "
+            "checkpoint, too; repeatable."
+        ),
+    ] = None,
+    isomorphic: Annotated[
+        bool | None,
+        typer.Option("--isomorphic", help="The task under other names and another story: discovery, not recall."),
     ] = None,
     baselines: Baselines = True,
     as_json: Json = False,
@@ -76,10 +83,11 @@ def run(
             "evaluator.slots": slots,
             "evaluator.sandbox": sandbox,
             "cluster.address": address,
+            "isomorphic": isomorphic,
         },
     )
     _refuse_both(local, resolved)
-    loaded = loaded.starting_from(resolved.start)
+    loaded = _told(loaded, resolved)
     warm_starts = [str(Path(name).expanduser().absolute()) for name in warm_start or []]
     seeds = _seeds(loaded, warm_starts)
     if len(seeds) > resolved.budget.max_candidates:
@@ -87,7 +95,7 @@ def run(
             f"budget.max_candidates {resolved.budget.max_candidates} is below the {len(seeds)} programs to start from"
         )
     # What is wrong with the task is said before a folder is made.
-    notes = _split_notes(loaded)
+    notes = [*_split_notes(loaded), *_model_notes(resolved)]
     path = out or _default_folder(loaded.name)
     folder = RunFolder.create(path, resolved, task_reference(task), local, warm_start=warm_starts)
     _execute(loaded, resolved, folder, seeds, notes, local, baselines, as_json, fence=False)
@@ -128,7 +136,7 @@ def resume(
         # Asked for by name, one process wins over the cluster that the run was on before.
         resolved = resolved.model_copy(update={"cluster": ClusterConfig()})
     _refuse_both(here, resolved)
-    task = load_task(folder.task).starting_from(resolved.start)
+    task = _told(load_task(folder.task), resolved)
     seeds = [] if _is_planted(folder) else _seeds(task, folder.reference.warm_start)
     _execute(task, resolved, folder, seeds, _split_notes(task), here, baselines, as_json, fence=fence)
 
@@ -185,12 +193,17 @@ def _seeds(task: Task, warm_starts: Sequence[str]) -> list[Seed]:
     Raises UsageError for one that is no program.
     """
     from adrs_ray.errors import UsageError
+    from adrs_ray.openevolve_checkpoint import checkpoint_programs, is_checkpoint
     from adrs_ray.search import Seed, seed_candidates
     from adrs_ray.storage.runfolder import RunFolder
 
     seeds = [Seed(task.seed_source, "seed")]
     for name in warm_starts:
         path = Path(name)
+        if is_checkpoint(path):
+            found = checkpoint_programs(path)
+            seeds += [Seed(each.source, f"checkpoint {name} {each.id}") for each in found]
+            continue
         if path.is_dir():
             best = RunFolder.open(path).best_program
             if not best.is_file():
@@ -202,6 +215,36 @@ def _seeds(task: Task, warm_starts: Sequence[str]) -> list[Seed]:
             raise UsageError(f"--warm-start {name}: neither a run folder nor a readable program: {error}") from None
     by_source = {seed.source: seed for seed in reversed(seeds)}
     return [by_source[candidate.source] for candidate in seed_candidates(seeds)]
+
+
+def _told(task: Task, config: RunConfig) -> Task:
+    """The task as the run starts from it. Raises UsageError for what cannot work: a seed level, a disguise, prompts
+    that a user's templates cannot make, models without a key."""
+    from adrs_ray.isomorphic import disguised
+    from adrs_ray.local import make_models
+    from adrs_ray.prompt.brief import brief_of
+    from adrs_ray.prompt.render import check_templates
+
+    task = task.starting_from(config.start)
+    if config.isomorphic:
+        task = disguised(task)
+    brief_of(task, config)
+    folders = {config.prompt.folder, *(override.prompts for override in config.islands.overrides.values())}
+    for folder in sorted(name for name in folders if name is not None):
+        check_templates(folder)
+    if config.generator.kind == "openai":
+        make_models(config)
+    return task
+
+
+def _model_notes(config: RunConfig) -> list[str]:
+    """What a reader must know about the ensemble."""
+    if config.generator.kind != "openai" or len(config.models) <= 2:
+        return []
+    return [
+        f"{len(config.models)} models: the ADRS paper advises an ensemble of two, as more of them pull the search into "
+        "different directions"
+    ]
 
 
 def _split_notes(task: Task) -> list[str]:

@@ -66,7 +66,8 @@ def _fewer_artifacts(context: PromptContext, shortest: int, meant: Callable[[str
     if parent is None or not any(meant(name) for name in parent.artifacts):
         return None
     texts = {name: _half(text, shortest) if meant(name) else text for name, text in parent.artifacts.items()}
-    return replace(context, parent=replace(parent, artifacts={name: text for name, text in texts.items() if text}))
+    kept = {name: text for name, text in texts.items() if text or not meant(name)}
+    return replace(context, parent=replace(parent, artifacts=kept))
 
 
 def _half(text: str, shortest: int) -> str:
@@ -146,7 +147,7 @@ DEFAULT: tuple[Reduction, ...] = (
     fewer_printed,
     fewer_inspirations(1),
     fewer_attempts(4),
-
+    fewer_cases(6),
     shorter_scratchpad,
     fewer_inspirations(0),
     fewer_attempts(0),

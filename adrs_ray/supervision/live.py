@@ -15,7 +15,7 @@ from rich.text import Text
 
 from adrs_ray.candidate import Evaluation
 from adrs_ray.config import BudgetConfig
-from adrs_ray.ledger import RunStatus
+from adrs_ray.ledger import ModelStatus, RunStatus
 
 PLAIN_INTERVAL_S = 5.0
 RATE_WINDOW_S = 20.0
@@ -55,9 +55,10 @@ class StatusView:
 
     def _line(self, status: RunStatus) -> str:
         failures = " ".join(f"{kind} {count}" for kind, count in sorted(status.failures.items())) or "none"
+        models = "".join(f", {name}: {model_line(model)}" for name, model in status.models.items())
         return (
             f"{status.candidates}/{status.max_candidates} candidates, {self._rate():.1f}/s, {_best_text(status)}, "
-            f"failures: {failures}"
+            f"failures: {failures}{models}"
         )
 
     def _panel(self, status: RunStatus) -> Group:
@@ -75,11 +76,34 @@ class StatusView:
         facts.add_row("failures", failures or "none")
         if status.reexecuted:
             facts.add_row("re-executed", f"{status.reexecuted} attempts")
+        for name, model in status.models.items():
+            facts.add_row(f"model {name}", model_line(model))
+        for finding in status.findings:
+            facts.add_row("found", finding)
         islands = Table("island", "candidates", "best on train")
         for number, island in sorted(status.islands.items()):
             best = "-" if island.best is None else f"{island.best:.6g}"
-            islands.add_row("seeds" if number < 0 else str(number), str(island.candidates), best)
+            name = "seeds" if number < 0 else f"{number} (paused)" if island.paused else str(number)
+            islands.add_row(name, str(island.candidates), best)
         return Group(facts, islands, Text("Ctrl-C drains and keeps everything; a second one stops at once."))
+
+
+def model_line(model: ModelStatus) -> str:
+    """Requests, tokens and cost of a model, in words."""
+    usage = model.usage
+    parts = [f"{model.requests} requests"]
+    if model.open:
+        parts.append(f"{model.open} open")
+    if model.lost:
+        parts.append(f"{model.lost} lost")
+    if usage.tokens:
+        cached = f" ({usage.tokens_cached} cached)" if usage.tokens_cached else ""
+        parts.append(f"{usage.tokens_in} tokens in{cached}, {usage.tokens_out} out")
+    if usage.usd:
+        parts.append(f"{usage.usd:.4f} USD")
+    if usage.gpu_s:
+        parts.append(f"{usage.gpu_s:.0f} GPU-s")
+    return ", ".join(parts)
 
 
 def _best_text(status: RunStatus) -> str:

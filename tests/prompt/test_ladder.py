@@ -90,3 +90,10 @@ def test_the_latest_attempts_the_worst_cases_and_the_first_inspiration_stay_long
         assert context.parent is not None
         assert step.parent.cases == context.parent.cases[: len(step.parent.cases)]
         assert step.hints == context.hints[len(context.hints) - len(step.hints) :]
+
+
+def test_an_empty_error_stays_while_what_was_printed_goes():
+    context = full(parent=full().parent.__class__("p", "x = 1\n", artifacts={"stdout": "", "traceback": ""}))
+    steps = list(ladder("diff", context))
+    assert steps[1].parent is not None
+    assert dict(steps[1].parent.artifacts) == {"traceback": ""}
