@@ -58,6 +58,8 @@ class Restored:
     """PROPOSED without a program or a terminal state, by candidate."""
     requests: dict[str, list[Event]] = field(default_factory=dict)
     """REQUESTED, COMPLETED and LOST of the candidates in `proposed`."""
+    strays: dict[str, Event] = field(default_factory=dict)
+    """REQUESTED without an answer that no candidate waits for: of scratchpads, which are not asked for again."""
 
     def wanted_texts(self, island: Island) -> set[str]:
         """Text refs that are needed to go on."""
@@ -114,6 +116,10 @@ def _own_event(island: Island, event: Event, restored: Restored) -> None:
     if event.kind in (EventKind.REQUESTED, EventKind.COMPLETED, EventKind.LOST):
         if name in restored.proposed:
             restored.requests.setdefault(name, []).append(event)
+        elif event.kind is EventKind.REQUESTED:
+            restored.strays[event.body["request"]] = event
+        else:
+            restored.strays.pop(event.body["request"], None)
         return
     island.note(name, event.body.get("fingerprint"), event.body["decision"])
     if event.kind is EventKind.PROPOSED:

@@ -35,6 +35,7 @@ from adrs_ray.storage.events import (
     candidate_of,
     elite_of,
     generated_event,
+    lost_event,
     migrated_event,
     noted_event,
     screened_out_event,
@@ -315,6 +316,9 @@ class IslandLoop:
         if self.island.retired:
             self._draining.set()
         await self._take_up(restored)
+        if restored.strays:
+            lost = [lost_event(event) for event in restored.strays.values()]
+            await self._ledger.append(lost, self._ledger.epoch)
 
     async def _take_up(self, restored: Restored) -> None:
         texts = await self._ledger.texts(sorted(restored.wanted_texts(self.island)))

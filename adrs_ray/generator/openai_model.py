@@ -13,7 +13,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +34,8 @@ LARGEST_REPLY_BYTES = 8 * 2**20
 _CONNECT_S = 10.0
 _KEEP_ALIVE_S = 2.0
 """Below the 5 s of common servers: a request on a connection that the other side is closing would be lost."""
+_ON_ITS_WAY = ("connect_tcp.started", "send_request_body.started")
+"""Events of the HTTP library after which a request no longer needs this process."""
 _NO_KEY = "none"
 """The client insists on a key; servers without keys ignore it."""
 _TOKENS_PER_REQUEST = 256
@@ -50,6 +53,42 @@ class _Trouble:
     fate: Fate
     detail: str
     retry_after_s: float | None = None
+
+
+class _Turnstile:
+    """Requests go from their start to the wire one at a time.
+
+    Interleaved, requests that were answered together are sent together again, after the CPU time of all of them, and so
+    stay in step for ever. One after another, each is sent after its own, and their answers come apart.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._holder: object | None = None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        await self._lock.acquire()
+        holder = self._holder = object()
+        try:
+            yield
+        finally:
+            self._leave(holder)
+
+    async def on_request(self, request: Any) -> None:
+        """A request hook: whoever has the turn is sending this one, and leaves when it is on its way."""
+        holder = self._holder
+
+        async def trace(event: str, _: Any) -> None:
+            if event.endswith(_ON_ITS_WAY):
+                self._leave(holder)
+
+        request.extensions["trace"] = trace
+
+    def _leave(self, holder: object | None) -> None:
+        if holder is not None and self._holder is holder:
+            self._holder = None
+            self._lock.release()
 
 
 class OpenAIModel:
@@ -77,6 +116,7 @@ class OpenAIModel:
         _check(name, config)
         self._key = _read_key(name, config)
         self._client: Any = None
+        self._turnstile = _Turnstile()
         self._answered = False
         """Whether the server ever gave an answer: one that never did is a wrong address."""
         self._cap_field = "max_tokens"
@@ -154,7 +194,7 @@ class OpenAIModel:
         body = {"model": self._config.model, "messages": messages, self._cap_field: self._cap(request), **fields}
         client, response_type = self._connected()
         try:
-            async with asyncio.timeout(self._config.timeout_s):
+            async with self._turnstile.turn(), asyncio.timeout(self._config.timeout_s):
                 # not `chat.completions.create`: its check of types takes a quarter of the CPU of a request
                 response = await client.post("/chat/completions", cast_to=response_type, body=body)
         except TimeoutError:
@@ -181,7 +221,7 @@ class OpenAIModel:
         if status in (401, 403):
             key = f"the key in {self._config.api_key_env}" if self._config.api_key_env else "requests without a key"
             detail = f"{key} is refused, {detail}"
-        elif status in (404, 405):
+        elif status in (404, 405) or 300 <= status < 400:
             detail = f"no model {self._config.model!r} there, or base_url is wrong, {detail}"
         elif status == 400 and self._cap_field == "max_tokens" and "max_completion_tokens" in error.message:
             self._cap_field = "max_completion_tokens"  # newer name of the same bound, which some servers insist on
@@ -193,7 +233,7 @@ class OpenAIModel:
         """The client, and the type of the HTTP library's responses."""
         http = _http_library()
         if self._client is None:
-            self._client = _make_client(http, self._config, self._key or _NO_KEY)
+            self._client = _make_client(http, self._config, self._key or _NO_KEY, self._turnstile)
         return self._client, http.Response
 
     def _cap(self, request: GenerationRequest) -> int:
@@ -313,8 +353,8 @@ def _http_library() -> Any:
     return sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0]]
 
 
-def _make_client(http: Any, config: ModelConfig, key: str) -> Any:
-    """The official client, without its own retries."""
+def _make_client(http: Any, config: ModelConfig, key: str, turnstile: _Turnstile) -> Any:
+    """The official client, without its own retries; a redirect is a wrong address."""
     import openai
 
     limits = http.Limits(
@@ -329,7 +369,10 @@ def _make_client(http: Any, config: ModelConfig, key: str) -> Any:
         timeout=timeout,
         default_headers={"Accept-Encoding": "identity"},
         http_client=openai.DefaultAsyncHttpxClient(
-            limits=limits, timeout=timeout, event_hooks={"response": [_bound_body(http)]}
+            limits=limits,
+            timeout=timeout,
+            follow_redirects=False,
+            event_hooks={"request": [turnstile.on_request], "response": [_bound_body(http)]},
         ),
     )
 

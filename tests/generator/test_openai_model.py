@@ -493,6 +493,7 @@ def test_a_server_that_went_away_fails_requests_and_not_the_run():
         (Reply(status=401, error={"message": "bad key"}), "the key in CANARY_KEY is refused, HTTP 401: bad key"),
         (Reply(status=403, error={"message": "not yours"}), "the key in CANARY_KEY is refused, HTTP 403: not yours"),
         (Reply(status=404, error={"message": "unknown"}), "no model 'm-1' there, or base_url is wrong, HTTP 404"),
+        (Reply(status=307, headers={"Location": "/v1/other"}), "no model 'm-1' there, or base_url is wrong, HTTP 307"),
         (Reply(status=404, body=b"nothing here"), "no model 'm-1' there, or base_url is wrong, HTTP 404"),
         (Reply(status=429, error={"message": "pay first", "code": "insufficient_quota"}), "HTTP 429: pay first"),
     ],
