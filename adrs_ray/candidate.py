@@ -121,6 +121,8 @@ class Completion:
     thinking_only: bool = False
     """All tokens were spent and no answer came: asked again with less reasoning."""
     usage: Usage = Usage()
+    unavailable: bool = False
+    """The server gave no answer and charged nothing (down, overloaded): the same request is sent again later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,15 @@ is LOST and charged in full, then made anew; a durable one (mailbox) is still op
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from adrs_ray.candidate import Candidate, Completion, FailureKind, Refused, Usage
+from adrs_ray.candidate import Candidate, Completion, Failure, FailureKind, Refused, Usage
 from adrs_ray.config import ModelConfig, RunConfig
+from adrs_ray.errors import UsageError
 from adrs_ray.generator import GenerationRequest, Model, Models, total_usage
 from adrs_ray.island import Island, Proposal
 from adrs_ray.order import Order
@@ -30,10 +33,14 @@ from adrs_ray.storage.events import (
 )
 from adrs_ray.storage.journal import Event, EventKind
 
+_log = logging.getLogger(__name__)
+
 REDRAWN = frozenset({FailureKind.DUPLICATE, FailureKind.GENERATION, FailureKind.SYNTAX})
 """What the model-free generator is asked for again."""
 BUDGET_POLL_S = 0.2
 """Between two looks whether requests under way have come in cheaper than reserved."""
+OUTAGE_PAUSES_S = (5.0, 120.0)
+"""Between two rounds of attempts while a server is away: the first pause, doubled up to the last."""
 MOST_REQUESTS = 8
 """Requests for one candidate, follow-ups and losses together."""
 
@@ -119,7 +126,10 @@ class Generation:
 
     async def _asked(self, proposal: Proposal, model: Model, history: Sequence[Event]) -> Produced:
         past = _Past.of(history)
-        request = await self._first_request(proposal, past)
+        try:
+            request = await self._first_request(proposal, past)
+        except UsageError as error:  # the parent leaves no room in the model's context
+            return _unaskable(proposal, self._island.number, str(error))
         usages: list[Usage] = []
         patience = {
             "edit": self._config.generator.edit_retries,
@@ -194,7 +204,7 @@ class Generation:
 
     async def _completed(self, request: GenerationRequest, model: Model) -> Completion:
         if not model.durable:
-            return await model.complete(request)
+            return await self._outwaited(request, model)
         answer = asyncio.ensure_future(model.complete(request))
         drained = asyncio.ensure_future(self._draining.wait())
         try:
@@ -205,6 +215,16 @@ class Generation:
         finally:
             answer.cancel()
             drained.cancel()
+
+    async def _outwaited(self, request: GenerationRequest, model: Model) -> Completion:
+        """The answer, however long the server is away: an outage at night costs time and no candidates."""
+        pause_s = OUTAGE_PAUSES_S[0]
+        while (completion := await model.complete(request)).unavailable and not self._draining.is_set():
+            _log.warning("model %s is away (%s): request %s waits", request.model, completion.detail, request.id)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._draining.wait(), pause_s)
+            pause_s = min(2 * pause_s, OUTAGE_PAUSES_S[1])
+        return completion
 
     async def remark(self, request: GenerationRequest) -> str | None:
         """The text that a model gives to a request that makes no candidate (a scratchpad); None when it gives none."""
@@ -234,7 +254,8 @@ class Generation:
         if completion.text is None:
             return None
         if failure.kind is FailureKind.DUPLICATE:
-            return FollowUpProblem("duplicate", failure.detail)
+            name = failure.detail.split(" program as ")[-1].split()[0]
+            return FollowUpProblem("duplicate", failure.detail, self._island.text_of(name))
         if failure.kind is FailureKind.SYNTAX:
             return FollowUpProblem("syntax", failure.detail)
         if failure.kind is FailureKind.INTERFACE:
@@ -267,6 +288,19 @@ class _Past:
         answers = {e.body["request"]: e for e in listed if e.kind in (EventKind.COMPLETED, EventKind.LOST)}
         waiting = {e.body["request"]: e for e in requested if e.body["request"] not in answers}
         return cls(requested, answers, waiting)
+
+
+def _unaskable(proposal: Proposal, island: int, why: str) -> Produced:
+    refused = Refused(
+        id=proposal.candidate,
+        island=island,
+        decision=proposal.decision,
+        operator=proposal.operator,
+        parents=proposal.parents,
+        failure=Failure(FailureKind.BUDGET_EXHAUSTED, why),
+        arm=proposal.arm,
+    )
+    return Produced(refused, Completion(None, proposal.arm[0], proposal.operator, why), 0)
 
 
 def proposed_event(proposal: Proposal, island: int) -> Event:

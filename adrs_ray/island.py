@@ -334,6 +334,11 @@ class Island:
             shape=shape,
         )
 
+    def text_of(self, candidate: str) -> str:
+        """The program of an elite; '' of everybody else."""
+        source = next((elite.source for elite in self._archive if elite.candidate == candidate), "")
+        return self._programs.get(source, "")
+
     def needs_another(self, elite: Elite) -> bool:
         """Whether a candidate with a noisy score must be measured again before it may take a place."""
         best = self._archive.best()

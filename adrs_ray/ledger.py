@@ -13,12 +13,12 @@ import socket
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from adrs_ray import __version__
 from adrs_ray.budget import Purse, Spending
 from adrs_ray.candidate import Evaluation, Usage, Verdict
-from adrs_ray.config import BudgetConfig, RunConfig
+from adrs_ray.commands import rebudgeted
+from adrs_ray.config import RunConfig
 from adrs_ray.island import SEED_ISLAND
 from adrs_ray.storage.events import measurement_of
 from adrs_ray.storage.journal import SETTLED, Event, EventKind, Journal
@@ -192,12 +192,6 @@ class Ledger:
     async def close_purse(self) -> None:
         self._purse.close()
 
-    async def set_budget(self, budget: BudgetConfig) -> None:
-        """Other limits while the run goes on."""
-        self._purse.set_limit(budget.max_candidates)
-        self._spending.set_budget(budget)
-        self._exhausted = None
-
     async def status(self) -> RunStatus:
         view = self._view
         islands = {
@@ -263,11 +257,18 @@ class Ledger:
             elif event.kind in (EventKind.COMPLETED, EventKind.LOST):
                 self._spending.settle(event.body["request"], Usage(**event.body["usage"]))
             elif event.kind is EventKind.COMMAND:
-                self._obey(event.body["kind"], event.body["body"])
+                self._obey(event)
 
-    def _obey(self, kind: str, body: Mapping[str, Any]) -> None:
+    def _obey(self, event: Event) -> None:
         """What a command changes of the counts; islands obey for themselves."""
-        if kind == "ban":
+        kind, body = event.body["kind"], event.body["body"]
+        if kind == "budget" and event.epoch == self.epoch:
+            # Of earlier starts it stands in the config, unless `adrs resume` has changed it since.
+            self._config = rebudgeted(self._config, body["values"])
+            self._purse.set_limit(self._config.budget.max_candidates)
+            self._spending.set_budget(self._config.budget)
+            self._exhausted = None
+        elif kind == "ban":
             # Who was pushed off the list by the banned one is found in the view.
             self._leaders = [
                 Leader(a.candidate, a.score, a.metrics, a.source, a.island, a.operator) for a in self._view.top(LEADERS)

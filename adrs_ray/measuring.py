@@ -58,6 +58,7 @@ async def measure(
         if not island.needs_another(_as_elite(candidate, island, verdicts)):
             break
         lost = 0
+    await order.turn(f"d{candidate.id}")
     end = failure or averaged(verdicts)
     standing = island.standing(candidate, end, [v.score for v in verdicts])
     batch.append(settled_event(candidate, end, replace(standing, ops=order.taken())))

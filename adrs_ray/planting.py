@@ -19,7 +19,7 @@ from adrs_ray.generation import Generation, NoBudgetError, Produced
 from adrs_ray.generator import Form, GenerationRequest
 from adrs_ray.island import FORMS, SEED_ISLAND, Island, Proposal
 from adrs_ray.measuring import measure
-from adrs_ray.order import Order
+from adrs_ray.order import Order, last_steps
 from adrs_ray.outcome import Standing
 from adrs_ray.prompt import ShownProgram
 from adrs_ray.prompter import Prompter
@@ -59,7 +59,7 @@ class Planting:
         self._ledger = parts.ledger
         self._config = parts.config
         self._draining = draining
-        self._order = Order()
+        self._order = Order(parts.scripts.get(SEED_ISLAND))
         self._island = Island(SEED_ISLAND, parts.config, parts.brief)
         self._prompter = Prompter(parts.brief, parts.config, parts.ledger)
         self._generation = Generation(
@@ -86,8 +86,8 @@ class Planting:
             *(self._measure(candidate_of(e, texts[e.body["source"]]), self._ledger.epoch - e.epoch) for e in waiting)
         )
         settled |= {event.candidate: event for event in measured}
-        for event in sorted(settled.values(), key=lambda event: event.seq):
-            self._absorb(event, texts.get(event.body["source"] or ""))
+        ended = sorted(settled.values(), key=lambda event: event.seq)
+        await asyncio.gather(*(self._absorb(event, texts.get(event.body["source"] or "")) for event in ended))
         if not self._shown:
             body = settled["seed-0"].body
             case = "" if body["case"] is None else f" (case {body['case']})"
@@ -95,6 +95,11 @@ class Planting:
 
     async def grow(self) -> None:
         """The seeding phase, as far as the journal does not have it: seeds that differ, then variants of each."""
+        await self._grow_all()
+        event = last_steps(f"seeds:{self._ledger.epoch}", SEED_ISLAND, self._order)
+        await self._ledger.append([event], self._ledger.epoch)
+
+    async def _grow_all(self) -> None:
         seeding = self._config.seeding
         tries = TRIES_OF_MODEL if strong_model(self._config) else TRIES_OF_MUTATION
         grown = ["seed-0"] if "seed-0" in self._shown else []
@@ -122,21 +127,23 @@ class Planting:
         candidate = Candidate(name, SEED_ISLAND, number, "injected", (), source, program.fingerprint(source))
         (recorded,) = await self._ledger.append([generated_event(candidate, "person", 1)], self._ledger.epoch)
         settled = await self._measure(candidate, self._ledger.epoch - recorded.epoch)
-        self._absorb(settled, source)
+        await self._absorb(settled, source)
         return None
 
     async def _grow(self, name: str, decision: int, propose: _Proposer) -> bool:
         """One more candidate, unless the journal has it; False when nothing more is to be begun."""
         if name in self._shown or settled_id(name) in await self._ledger.find([settled_id(name)]):
             return True
-        if self._draining.is_set() or not await self._granted(name):
+        if self._draining.is_set() or self._order.holds(f"s{name}") is False or not await self._granted(name):
             return False
         try:
             produced = await self._produced(name, decision, propose)
         except NoBudgetError:
             return False
         if isinstance(produced.result, Refused):
-            await self._ledger.append([screened_out_event(produced.result, Standing())], self._ledger.epoch)
+            await self._order.turn(f"d{name}")
+            event = screened_out_event(produced.result, Standing(ops=self._order.taken()))
+            await self._ledger.append([event], self._ledger.epoch)
             return True
         event = generated_event(produced.result, produced.completion.model, produced.draws, produced.completion.detail)
         (recorded,) = await self._ledger.append([event], self._ledger.epoch)
@@ -144,7 +151,7 @@ class Planting:
         source = produced.result.source
         if ref != text_ref(source):
             source = (await self._ledger.texts([ref]))[ref]
-        self._absorb(await self._measure(candidate_of(recorded, source), 0), source)
+        await self._absorb(await self._measure(candidate_of(recorded, source), 0), source)
         return True
 
     async def _produced(self, name: str, decision: int, propose: _Proposer) -> Produced:
@@ -203,6 +210,7 @@ class Planting:
                 source = completion.text
                 names.append(completion.operator.removeprefix("mutate:"))
         made = Completion(source, "mutate", f"mutate:{'+'.join(names)}")
+        await self._order.turn(f"s{proposal.candidate}")
         return Produced(self._island.screen(proposal, proposal.request, made), made, steps)
 
     async def _granted(self, name: str) -> bool:
@@ -212,7 +220,8 @@ class Planting:
         parts = self._parts
         return await measure(candidate, parts.evaluator, parts.ledger, self._island, lost, self._order, parts.brief)
 
-    def _absorb(self, settled: Event, source: str | None) -> None:
+    async def _absorb(self, settled: Event, source: str | None) -> None:
+        await self._order.turn(f"t{settled.candidate}")
         absorb(self._island, settled, source)
         if settled.kind is EventKind.ADMITTED and source is not None:
             body, name = settled.body, str(settled.candidate)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import uuid
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,13 +18,14 @@ from typing import Protocol
 from adrs_ray.candidate import Candidate
 from adrs_ray.checkup import Checkup
 from adrs_ray.config import RunConfig
+from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import Evaluator
 from adrs_ray.generation import Generation, LeftOpenError, NoBudgetError, RequestLedger
 from adrs_ray.generator import GenerationRequest, Models
 from adrs_ray.generator.mailbox import MailboxModel
 from adrs_ray.island import SEED_ISLAND, Island, Proposal
 from adrs_ray.measuring import measure
-from adrs_ray.order import Order
+from adrs_ray.order import Order, last_steps
 from adrs_ray.outcome import Standing
 from adrs_ray.prompt import TaskBrief
 from adrs_ray.prompter import Prompter
@@ -81,6 +82,8 @@ class IslandParts:
     """Candidates pass it one by one from decision to verdict, which makes runs repeatable."""
     scripts: dict[int, Sequence[str]] = field(default_factory=dict)
     """Recorded orders by island, in a strict replay (`adrs_ray.order`)."""
+    commands: Mapping[str, Event] = field(default_factory=dict)
+    """Recorded COMMAND events by command id, in a strict replay."""
 
 
 class IslandLoop:
@@ -94,6 +97,7 @@ class IslandLoop:
         self._evaluator = parts.evaluator
         self._ledger = parts.ledger
         self._brief = parts.brief
+        self._commands = parts.commands
         self._order = Order(parts.scripts.get(number))
         self._draining = asyncio.Event()
         self._prompter = Prompter(parts.brief, self._config, parts.ledger)
@@ -109,6 +113,8 @@ class IslandLoop:
         """Names this start of the island in requests that may be repeated."""
         self._grant_requests = 0
         self._granted = 0
+        self._begun = 0
+        """Candidates taken from grants."""
         self._grant_lock = asyncio.Lock()
         self._heard = 0
         """Position up to which commands and seeds were read."""
@@ -127,11 +133,12 @@ class IslandLoop:
         listener = asyncio.create_task(self._listen())
         workers = [asyncio.create_task(self._work()) for _ in range(self._config.islands.in_flight)]
         try:
-            await asyncio.gather(*workers)
+            await asyncio.gather(*workers, *([listener] if self._order.strict else ()))
         finally:
             for task in (listener, *workers):
                 task.cancel()
             await asyncio.gather(listener, *workers, return_exceptions=True)
+        await self._append(last_steps(self._start, self.island.number, self._order))
 
     def drain(self) -> None:
         """Begin nothing new, whatever is granted: `run` returns when what is under way has ended."""
@@ -159,20 +166,22 @@ class IslandLoop:
                 await self._after(decision)
 
     async def _unpaused(self) -> None:
-        while self.island.paused and not self._draining.is_set():
+        # In a replay the recorded order says when decisions are taken.
+        while self.island.paused and not self._draining.is_set() and not self._order.strict:
             await asyncio.sleep(LISTENING_INTERVAL_S / 2)
 
     async def _take_grant(self) -> bool:
         async with self._grant_lock:
             if self._granted == 0 and not self._draining.is_set():
-                left = self._order.asks_left()
-                want = GRANT_BLOCK if left is None else min(GRANT_BLOCK, left)
+                asks = self._order.asks
+                want = GRANT_BLOCK if asks is None else min(GRANT_BLOCK, asks - self._begun)
                 self._grant_requests += 1
                 request = f"{self._start}:{self._grant_requests}"
                 self._granted = await self._ledger.grant(self.island.number, want, request) if want else 0
             if self._granted == 0 or self._draining.is_set():
                 return False
             self._granted -= 1
+            self._begun += 1
             return True
 
     async def _step(self) -> int:
@@ -188,6 +197,7 @@ class IslandLoop:
             recorded = await self._append(event)
             await self._settle(await self._adopt(result, recorded), 0)
         else:
+            await self._order.turn(f"d{result.id}")
             settled = await self._append(screened_out_event(result, Standing(ops=self._order.taken())))
             await self._learn(settled, None)
         return proposal.decision
@@ -227,7 +237,8 @@ class IslandLoop:
 
     async def _migrate(self, decision: int) -> None:
         """Send the best elites on, welcome those that have arrived."""
-        if not self.island.migration_due(decision):
+        recorded = self._order.holds(f"e{decision}")
+        if not (self.island.migration_due(decision) if recorded is None else recorded):
             return
         targets = self.island.targets
         await self._order.turn(f"e{decision}")
@@ -258,7 +269,7 @@ class IslandLoop:
     async def _summarize(self, decision: int) -> None:
         """Ask the small model for a new scratchpad."""
         model = small_model(self._config)
-        if model is None or self._draining.is_set():
+        if model is None or self._draining.is_set() or self._order.holds(f"r{decision}") is False:
             return
         name = f"{self.island.number}-note{decision}"
         request = GenerationRequest(
@@ -270,17 +281,23 @@ class IslandLoop:
             model=model,
             form="text",
         )
-        request = self._prompter.scratchpad_request(self.island.retrospect(), request)
+        await self._order.turn(f"r{decision}")
+        try:
+            request = self._prompter.scratchpad_request(self.island.retrospect(), request)
+        except UsageError:  # the best program leaves no room for notes in the model's context
+            return
         text = await self._generation.remark(request)
-        await self._order.turn(f"n{decision}")
         if text is not None and text.strip():
-            event = noted_event(self.island.number, decision, text.strip())
-            await self._ledger.append([event], self._ledger.epoch)
+            await self._append(noted_event(self.island.number, decision, text.strip()))
+            await self._order.turn(f"n{decision}")
             self.island.scribble(text.strip())
 
     async def _listen(self) -> None:
         """Hear commands, answers of people, and programs that were injected, while the workers work."""
-        while not self._order.strict:
+        if self._order.strict:
+            await self._obey_recorded()
+            return
+        while True:
             await asyncio.sleep(LISTENING_INTERVAL_S)
             kinds = [EventKind.COMMAND, EventKind.ADMITTED]
             for event in await self._ledger.read(self._heard, kinds, SEED_ISLAND):
@@ -301,6 +318,12 @@ class IslandLoop:
         if self.island.retired:
             self._draining.set()
 
+    async def _obey_recorded(self) -> None:
+        for name in self._order.commands():
+            await self._order.turn(f"c{name}")
+            obey(self.island, self._commands[name])
+            await self._append(self._commands[name])
+
     def _deliver(self, event: Event) -> None:
         mailbox = self._models.get(MAILBOX)
         if isinstance(mailbox, MailboxModel):
@@ -313,6 +336,9 @@ class IslandLoop:
         self._migrants_read = restored.migrants_read
         for answer in restored.answers:
             self._deliver(answer)
+        for event in await self._ledger.read(kinds=[EventKind.COMMAND], island=SEED_ISLAND):
+            if event.seq <= restored.heard and event.body["kind"] != "answer":
+                await self._order.turn(f"c{event.id.removeprefix('command:')}")  # obeyed while restoring
         if self.island.retired:
             self._draining.set()
         await self._take_up(restored)

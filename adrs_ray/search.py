@@ -16,7 +16,6 @@ from adrs_ray import commands
 from adrs_ray.budget import Progress, stop_reason
 from adrs_ray.candidate import Verdict
 from adrs_ray.checkup import RunCheckup
-from adrs_ray.config import BudgetConfig, RunConfig
 from adrs_ray.errors import UsageError
 from adrs_ray.island import SEED_ISLAND
 from adrs_ray.judgement import Judgement
@@ -43,10 +42,6 @@ class SearchLedger(IslandLedger, Protocol):
 
     async def past(self) -> RunPast:
         """What run-wide detectors look at."""
-        ...
-
-    async def set_budget(self, budget: BudgetConfig) -> None:
-        """Other limits while the run goes on."""
         ...
 
     async def close_purse(self) -> None:
@@ -225,6 +220,10 @@ class Search:
                 _log.warning("command %s is refused: %s", command.id, error)
                 await self._journal(command, "refused", {"kind": command.kind, "why": str(error)})
                 continue
+            if command.kind == "budget":
+                # Before it is journaled: obeyed once more by the next start if we are killed in between.
+                self._config = commands.rebudgeted(self._config, body["values"])
+                self._folder = self._folder.rewrite(self._config, self._folder.local)
             await self._journal(command, command.kind, body)
             await self._obey(command, body)
 
@@ -258,15 +257,8 @@ class Search:
             self._numbers.add(body["island"])
             if self._islands:
                 self._islands[body["island"]] = self._island(body["island"])
-        elif command.kind == "budget":
-            await self._set_budget(commands.rebudgeted(self._config, body["values"]))
         elif command.kind == "inject":
             self._inject(command.id, body["source"])
-
-    async def _set_budget(self, config: RunConfig) -> None:
-        self._config = config
-        self._folder = self._folder.rewrite(config, self._folder.local)
-        await self._ledger.set_budget(config.budget)
 
     def _inject(self, command: str, source: str) -> None:
         async def inject() -> None:

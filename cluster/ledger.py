@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from adrs_ray.config import BudgetConfig, RunConfig, override, parse_config
+from adrs_ray.config import RunConfig, parse_config
 from adrs_ray.errors import RunError
 from adrs_ray.ledger import Ledger, RunPast, RunStatus
 from adrs_ray.storage.journal import Event, EventKind
@@ -81,11 +81,6 @@ class LedgerActor:
 
     async def past(self) -> RunPast:
         return await (await self._ledger()).past()
-
-    async def set_budget(self, budget: dict[str, Any]) -> None:
-        """Kept for a restart of this actor, too."""
-        self._config = override(self._config, {"budget": budget})
-        await (await self._ledger()).set_budget(self._config.budget)
 
     async def close_purse(self) -> None:
         await (await self._ledger()).close_purse()
@@ -176,9 +171,6 @@ class RayLedger:
 
     async def past(self) -> RunPast:
         return await self._insist(lambda: self._actor.past.remote())
-
-    async def set_budget(self, budget: BudgetConfig) -> None:
-        await self._insist(lambda: self._actor.set_budget.remote(budget.model_dump()))
 
     async def close_purse(self) -> None:
         await self._insist(lambda: self._actor.close_purse.remote())

@@ -11,10 +11,8 @@ import asyncio
 import json
 import math
 import os
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -25,19 +23,11 @@ import numpy as np
 from adrs_ray.config import ModelConfig
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.generator import Completion, GenerationRequest, Usage
+from adrs_ray.generator.connection import Turnstile, http_library, make_client
 from adrs_ray.generator.limits import Limiter
 from adrs_ray.generator.reply import Reply, clean, one_line, read_reply
 from adrs_ray.generator.retry import Fate, backoff_s, fate_of_lost_connection, fate_of_status, retry_after_s
 
-LARGEST_REPLY_BYTES = 8 * 2**20
-"""Of a reply's body; a longer one is not read to its end."""
-_CONNECT_S = 10.0
-_KEEP_ALIVE_S = 2.0
-"""Below the 5 s of common servers: a request on a connection that the other side is closing would be lost."""
-_ON_ITS_WAY = ("connect_tcp.started", "send_request_body.started")
-"""Events of the HTTP library after which a request no longer needs this process."""
-_NO_KEY = "none"
-"""The client insists on a key; servers without keys ignore it."""
 _TOKENS_PER_REQUEST = 256
 _TOKENS_PER_MESSAGE = 32
 """More than what chat templates add: role markers, a system message of the model's own."""
@@ -53,42 +43,6 @@ class _Trouble:
     fate: Fate
     detail: str
     retry_after_s: float | None = None
-
-
-class _Turnstile:
-    """Requests go from their start to the wire one at a time.
-
-    Interleaved, requests that were answered together are sent together again, after the CPU time of all of them, and so
-    stay in step for ever. One after another, each is sent after its own, and their answers come apart.
-    """
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._holder: object | None = None
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        await self._lock.acquire()
-        holder = self._holder = object()
-        try:
-            yield
-        finally:
-            self._leave(holder)
-
-    async def on_request(self, request: Any) -> None:
-        """A request hook: whoever has the turn is sending this one, and leaves when it is on its way."""
-        holder = self._holder
-
-        async def trace(event: str, _: Any) -> None:
-            if event.endswith(_ON_ITS_WAY):
-                self._leave(holder)
-
-        request.extensions["trace"] = trace
-
-    def _leave(self, holder: object | None) -> None:
-        if holder is not None and self._holder is holder:
-            self._holder = None
-            self._lock.release()
 
 
 class OpenAIModel:
@@ -116,7 +70,7 @@ class OpenAIModel:
         _check(name, config)
         self._key = _read_key(name, config)
         self._client: Any = None
-        self._turnstile = _Turnstile()
+        self._turnstile = Turnstile()
         self._answered = False
         """Whether the server ever gave an answer: one that never did is a wrong address."""
         self._cap_field = "max_tokens"
@@ -161,7 +115,8 @@ class OpenAIModel:
             raise RunError(self._line(f"{trouble.detail}; tried {attempt} times"))
         cost = self.worst(request) if trouble.fate is Fate.CHARGED else Usage()
         usage = replace(cost, latency_s=latency_s, attempts=attempt)
-        return Completion(None, self._name, request.operator, trouble.detail, usage=usage)
+        unavailable = trouble.fate is Fate.AGAIN
+        return Completion(None, self._name, request.operator, trouble.detail, usage=usage, unavailable=unavailable)
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -231,9 +186,9 @@ class OpenAIModel:
 
     def _connected(self) -> tuple[Any, Any]:
         """The client, and the type of the HTTP library's responses."""
-        http = _http_library()
+        http = http_library()
         if self._client is None:
-            self._client = _make_client(http, self._config, self._key or _NO_KEY, self._turnstile)
+            self._client = make_client(http, self._config, self._key, self._turnstile)
         return self._client, http.Response
 
     def _cap(self, request: GenerationRequest) -> int:
@@ -344,58 +299,3 @@ def _place(url: str) -> str | None:
         return f"{parts.hostname}:{parts.port}" if parts.port and parts.hostname else parts.hostname
     except ValueError:
         return None
-
-
-def _http_library() -> Any:
-    """The one that the installed client is built on: httpx2 since openai 3, httpx before."""
-    import openai
-
-    return sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0]]
-
-
-def _make_client(http: Any, config: ModelConfig, key: str, turnstile: _Turnstile) -> Any:
-    """The official client, without its own retries; a redirect is a wrong address."""
-    import openai
-
-    limits = http.Limits(
-        max_connections=None, max_keepalive_connections=config.max_in_flight, keepalive_expiry=_KEEP_ALIVE_S
-    )
-    # The whole attempt is timed in `_send`; only what was surely not sent has to be told apart here.
-    timeout = openai.Timeout(None, connect=min(_CONNECT_S, config.timeout_s / 2))
-    return openai.AsyncOpenAI(
-        api_key=key,
-        base_url=config.base_url,
-        max_retries=0,
-        timeout=timeout,
-        default_headers={"Accept-Encoding": "identity"},
-        http_client=openai.DefaultAsyncHttpxClient(
-            limits=limits,
-            timeout=timeout,
-            follow_redirects=False,
-            event_hooks={"request": [turnstile.on_request], "response": [_bound_body(http)]},
-        ),
-    )
-
-
-def _bound_body(http: Any) -> Callable[[Any], Awaitable[None]]:
-    """A response hook after which no body is read beyond `LARGEST_REPLY_BYTES`."""
-
-    class Bounded(http.AsyncByteStream):  # type: ignore[misc]
-        def __init__(self, stream: Any) -> None:
-            self._stream = stream
-
-        async def __aiter__(self) -> Any:
-            size = 0
-            async for chunk in self._stream:
-                size += len(chunk)
-                if size > LARGEST_REPLY_BYTES:
-                    raise http.ReadError(f"it is larger than {LARGEST_REPLY_BYTES} bytes")
-                yield chunk
-
-        async def aclose(self) -> None:
-            await self._stream.aclose()
-
-    async def bound(response: Any) -> None:
-        response.stream = Bounded(response.stream)
-
-    return bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -35,13 +36,13 @@ def requested_event(request: GenerationRequest, island: int, worst: Usage) -> Ev
         "operator": request.operator,
         "form": request.form,
         "parents": [text_ref(parent) for parent in request.parents],
-        "messages": [[message.role, text_ref(message.content)] for message in request.messages],
+        "messages": [[m.role, [text_ref(part) for part in _parts(m.content)]] for m in request.messages],
         "temperature": request.temperature,
         "less_reasoning": request.less_reasoning,
         "rng_key": list(request.rng_key),
         "worst": asdict(worst),
     }
-    texts = tuple(message.content for message in request.messages)
+    texts = tuple(part for message in request.messages for part in _parts(message.content))
     return Event(f"{request.id}:requested", EventKind.REQUESTED, request.candidate, island, body, texts)
 
 
@@ -57,7 +58,7 @@ def request_of(event: Event, texts: Mapping[str, str]) -> GenerationRequest:
         id=body["request"],
         model=body["model"],
         form=body["form"],
-        messages=tuple(Message(role, texts[ref]) for role, ref in body["messages"]),
+        messages=messages_of(event, texts),
         temperature=body["temperature"],
         less_reasoning=body["less_reasoning"],
     )
@@ -65,7 +66,22 @@ def request_of(event: Event, texts: Mapping[str, str]) -> GenerationRequest:
 
 def request_texts(event: Event) -> list[str]:
     """The text refs that `request_of` needs."""
-    return [*event.body["parents"], *(ref for _, ref in event.body["messages"])]
+    return [*event.body["parents"], *message_refs(event)]
+
+
+def message_refs(event: Event) -> list[str]:
+    """The text refs that `messages_of` needs."""
+    return [ref for _, refs in event.body["messages"] for ref in refs]
+
+
+def messages_of(event: Event, texts: Mapping[str, str]) -> tuple[Message, ...]:
+    """The messages of a REQUESTED event."""
+    return tuple(Message(role, "".join(texts[ref] for ref in refs)) for role, refs in event.body["messages"])
+
+
+def _parts(content: str) -> list[str]:
+    """A prompt in sections: those that many prompts share, such as the task, are stored once."""
+    return re.split(r"(?<=\n\n)(?=# )", content)
 
 
 def answered_id(request: str) -> str:

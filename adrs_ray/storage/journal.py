@@ -25,7 +25,8 @@ class EventKind(StrEnum):
     """A decision that leads to paid requests: body {decision, operator, model, parents, sources (text refs)}."""
     REQUESTED = "requested"
     """A request to a model is about to be sent, id `<request>:requested`: body {request, model, operator, form,
-    parents (text refs), messages [[role, text ref]], temperature, less_reasoning, rng_key, worst (usage)}."""
+    parents (text refs), messages [[role, [text refs of its sections]]], temperature, less_reasoning, rng_key,
+    worst (usage)}."""
     COMPLETED = "completed"
     """Its answer, id `<request>:answered`: body {request, model, operator, text, reasoning (text refs or None), detail,
     thinking_only, usage}. What it cost is counted from here, whatever becomes of it."""

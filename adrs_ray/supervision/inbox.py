@@ -17,6 +17,7 @@ from pathlib import Path
 from adrs_ray.errors import UsageError
 from adrs_ray.generator import Message
 from adrs_ray.selector.arms import MAILBOX
+from adrs_ray.storage.events import message_refs, messages_of
 from adrs_ray.storage.journal import Event, EventKind
 from adrs_ray.storage.reader import JournalReader
 from adrs_ray.storage.runfolder import RunFolder, post_command, write_atomically
@@ -75,9 +76,7 @@ class Inbox:
         event = self._requested().get(request)
         if event is None:
             raise UsageError(self._unknown(request))
-        pairs = event.body["messages"]
-        texts = self._reader.texts([ref for _, ref in pairs])
-        return [Message(role, texts[ref]) for role, ref in pairs]
+        return list(messages_of(event, self._reader.texts(message_refs(event))))
 
     def answer(self, request: str, text: str) -> None:
         """Give the completion of an open request, leased or not. Raises UsageError, one line, when it is not open."""

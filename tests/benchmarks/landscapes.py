@@ -5,7 +5,7 @@ a seed, which draws where its optima lie. The score is the mean over three cases
 program, 1 the optimum:
 
 - smooth: one basin, a rotated ellipsoid whose axes differ by a factor of 4;
-- deceptive: per case a wide basin with a local optimum of 0.6, and on the far side of the seed a narrow one with 1;
+- deceptive: per case a wide basin with a local optimum of 0.5, and on the far side of the seed a narrow one with 1;
 - noisy: the smooth one, every figure of every case with Gaussian noise of standard deviation 0.2 at each evaluation.
 """
 
@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,12 @@ from adrs_ray.prompt import MetricBrief, TaskBrief
 Kind: TypeAlias = Literal["smooth", "deceptive", "noisy"]
 Point: TypeAlias = NDArray[np.float64]
 
+KINDS: tuple[Kind, ...] = get_args(Kind)
 DIMENSIONS = 6
 CASES = 3
 NOISE = 0.2
-LOCAL_OPTIMUM = 0.6
-NARROW = 0.45
+LOCAL_OPTIMUM = 0.5
+NARROW = 0.7
 """Radius of the narrow basin, in distances between the seed and its optimum."""
 LOWEST = -1.0
 """Figures below are cut off: a program far from everything is no worse than that."""
@@ -226,7 +227,7 @@ class Landscape:
 
     @cached_property
     def _surface(self) -> Callable[[Point], Point]:
-        rng = np.random.default_rng((20_251, self.seed))
+        rng = np.random.default_rng((KINDS.index(self.kind), self.seed))
         return _deceptive(rng) if self.kind == "deceptive" else _smooth(rng)
 
     def figures(self, point: Point) -> Point:

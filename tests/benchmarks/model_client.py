@@ -62,17 +62,20 @@ def stats(base_url: str) -> dict[str, Any]:
 
 
 async def drive(ask: Callable[[int], Awaitable[None]], in_flight: int, requests: int) -> tuple[float, float]:
-    """(seconds, CPU seconds of this process) for so many requests, always `in_flight` of them under way."""
-    numbers = iter(range(requests + in_flight))
+    """(seconds, CPU seconds of this process) for so many requests, always `in_flight` of them under way.
+
+    Two rounds in front (connections, imports) and one behind are left out.
+    """
+    clocks: list[tuple[float, float]] = []
 
     async def worker() -> None:
-        for number in numbers:
-            await ask(number)
+        while len(clocks) < requests + 2 * in_flight:
+            await ask(len(clocks))
+            clocks.append((time.perf_counter(), time.process_time()))
 
-    await asyncio.gather(*(ask(next(numbers)) for _ in range(in_flight)))  # connections, imports
-    started, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(worker() for _ in range(in_flight)))
-    return time.perf_counter() - started, time.process_time() - cpu
+    (started, cpu), (ended, cpu_at_end) = clocks[2 * in_flight - 1], clocks[requests + 2 * in_flight - 1]
+    return ended - started, cpu_at_end - cpu
 
 
 async def openai_model(base_url: str, in_flight: int, requests: int) -> tuple[float, float]:

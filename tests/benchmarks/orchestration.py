@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from adrs_ray.candidate import CaseResult, Completion, Evaluation, Verdict
-from adrs_ray.config import GeneratorConfig, RunConfig, override
+from adrs_ray.candidate import CaseResult, Completion, Evaluation, Usage, Verdict
+from adrs_ray.config import RunConfig, override
 from adrs_ray.evaluator import EvaluationJob
-from adrs_ray.generator import GenerationRequest
+from adrs_ray.generator import GenerationRequest, Models
 from adrs_ray.ledger import Ledger
 from adrs_ray.local import LocalHost
+from adrs_ray.prompt.brief import brief_of
+from adrs_ray.runner import IslandParts
 from adrs_ray.search import Search, Seed, StopSwitch
 from adrs_ray.storage.runfolder import RunFolder
 from adrs_ray.storage.sqlite import SqliteJournal
@@ -41,14 +43,21 @@ class ConstantModel:
 
     name = "constant"
     paid = False
+    durable = False
     redraws = 0
 
-    def __init__(self, _: GeneratorConfig | None = None) -> None:
-        pass
+    def worst(self, request: GenerationRequest) -> Usage:
+        return Usage()
+
+    async def close(self) -> None: ...
 
     async def complete(self, request: GenerationRequest) -> Completion:
         _, island, decision = request.rng_key
         return Completion(SEED.replace("x + 1", f"x + {decision}{island}7"), self.name, "literal")
+
+
+def constant_models(config: RunConfig, limiter: Any = None) -> Models:
+    return {"mutate": ConstantModel()}
 
 
 class ConstantEvaluator:
@@ -98,12 +107,12 @@ def measure_local(candidates: int, folder: Path) -> Measured:
         journal = SqliteJournal.open(run.journal)
         ledger = await Ledger.open(journal, config)
         evaluator = ConstantEvaluator()
-        host = LocalHost(config, SEED, ConstantModel(), evaluator, ledger)
+        parts = IslandParts(config, brief_of(trivial_task(), config), constant_models(config), evaluator, ledger)
 
         def sample(status: Any) -> None:
             samples.append((status.candidates, {0: ("all in one process", time.process_time())}))
 
-        search = Search(trivial_task(), config, run, ledger, evaluator, host, sample, StopSwitch())
+        search = Search(trivial_task(), parts, run, ledger, LocalHost(parts), sample, StopSwitch())
         await search.run([Seed(SEED, "seed")])
         await journal.close()
 
@@ -132,8 +141,10 @@ def measure_ray(candidates: int, folder: Path) -> Measured:
         slots = [ray.remote(ConstantEvaluator).options(num_cpus=0, max_concurrency=64).remote() for _ in range(2)]
         ledger = RayLedger(actor, journal.epoch)
         await ledger.start_epoch()
-        host = RayHost(config, SEED, actor, journal.epoch, slots, ConstantModel)
+        brief = brief_of(trivial_task(), config)
+        host = RayHost(config, brief, actor, journal.epoch, slots, None, constant_models)
         evaluator = RayEvaluator(slots)
+        parts = IslandParts(config, brief, constant_models(config), evaluator, ledger)
         await evaluator.start()
         processes: dict[int, tuple[str, float]] = {}
 
@@ -143,7 +154,7 @@ def measure_ray(candidates: int, folder: Path) -> Measured:
                 processes[pid] = (part, seconds)
             samples.append((status.candidates, dict(processes)))
 
-        search = Search(trivial_task(), config, run, ledger, evaluator, host, sample, StopSwitch())
+        search = Search(trivial_task(), parts, run, ledger, host, sample, StopSwitch())
         await search.run([Seed(SEED, "seed")])
         sample(await ledger.status())
 

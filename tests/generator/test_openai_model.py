@@ -22,8 +22,9 @@ from adrs_ray.candidate import Completion
 from adrs_ray.config import ModelConfig
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.generator import GenerationRequest, Message
+from adrs_ray.generator.connection import LARGEST_REPLY_BYTES
 from adrs_ray.generator.limits import LocalLimiter
-from adrs_ray.generator.openai_model import LARGEST_REPLY_BYTES, OpenAIModel
+from adrs_ray.generator.openai_model import OpenAIModel
 from adrs_ray.generator.reply import read_reply, split_thinking
 from tests.fake_openai import FakeServer, Reply, endless_thinking, limited, too_long
 
