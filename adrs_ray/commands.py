@@ -39,7 +39,7 @@ class Pin(_Body):
 
 
 class Ban(_Body):
-    """Take this candidate out of every archive, and out of the running for champion."""
+    """Take this candidate out of the running for champion, and out of every archive that holds or held another."""
 
     candidate: str
 

@@ -21,7 +21,7 @@ from adrs_ray.config import RunConfig
 from adrs_ray.generator import Form, GenerationRequest
 from adrs_ray.generator.answers import Unreadable, note_of, program_of
 from adrs_ray.generator.screening import NearDuplicates, screen
-from adrs_ray.lineage import Lineage
+from adrs_ray.lineage import MOST_BROKEN, Lineage
 from adrs_ray.outcome import Outcome, Standing
 from adrs_ray.prompt import Attempt, ShownProgram, TaskBrief
 from adrs_ray.prompt.brief import case_values
@@ -36,6 +36,7 @@ from adrs_ray.supervision.interventions import Intervention
 
 SEED_ISLAND = -1
 """The island number of programs that a run starts from; they belong to every island."""
+SPARE = 8
 KEPT_AT_RESTART = 3
 """Elites that a restarted island goes on with: its best and those most different from it."""
 FORMS: Mapping[str, Form] = {"diff": "diff", "fix": "diff", "mutate": "program", "summarize": "text"}
@@ -77,11 +78,12 @@ class Island:
         self._archive: Archive = make_archive(self._config.selector)
         self._features = "cvt" in {config.selector.archive, *(o.archive for o in config.islands.overrides.values())}
         self._programs: dict[str, str] = {}
+        self._spare: list[Elite] = []
+        """The best that were ever told, best first: they come back when a ban empties the archive."""
         self._seen: dict[str, str] = {}
         """Fingerprint -> the candidate that had it first."""
         self._sent: set[str] = set()
         self._next_decision = 0
-        self._unfinished: deque[int] = deque()
         self._weights = arms_of(self._config)
         self._bandit = self._new_bandit()
         self._signal = ImprovementSignal(self._config.adaptation, self._config.selector.exploration)
@@ -131,11 +133,8 @@ class Island:
         elites = list(self._archive)
         if not elites:
             raise RuntimeError(f"island {self.number} has no elite to start from: tell() a valid program first")
-        if self._unfinished:
-            decision = self._unfinished.popleft()
-        else:
-            decision = self._next_decision
-            self._next_decision += 1
+        decision = self._next_decision
+        self._next_decision += 1
         rng = np.random.default_rng((self._config.seed, self.number, decision))
         parent = choose_parent(elites, self._config.selector, self._parent_context(), rng)
         if not self.asks_models:
@@ -171,7 +170,8 @@ class Island:
             shown = choose_inspirations(elites, best, 2 * max(1, self._config.prompt.inspirations), rng)
             return self._proposal(decision, (strong, "paradigm_shift"), "paradigm_shift", [best], shown)
         allowed = {arm for arm in self._weights if self._possible(arm[1], elites)}
-        arm = self._bandit.choose(rng, allowed)
+        # Where nothing that was configured can be done yet, any model may edit the parent.
+        arm = self._bandit.choose(rng, allowed) if allowed else (self._bandit.choose(rng)[0], "diff")
         if arm[1] == "fix":
             return self._repair(decision, arm)
         parents = [parent]
@@ -357,13 +357,17 @@ class Island:
         if elite.candidate in self._archive or elite.candidate in self._banned:
             return Placement(elite.candidate in self._archive)
         placement = self._archive.add(elite)
-        if source is not None and placement.kept:
-            self._keep(elite.candidate, elite.source, source)
+        self._spare = sorted([*self._spare, elite], key=lambda kept: -kept.score)[:SPARE]
+        if source is not None and (placement.kept or elite in self._spare):
+            self._programs[elite.source] = source
+        if source is not None and placement.kept and self._near is not None:
+            self._near.add(elite.candidate, source)
+        for other in self._banned:
+            self._remove(other)  # one may have been left for want of any other parent
         if self._near is not None:
             for replaced in placement.replaced:
                 self._near.forget(replaced)
-        if len(self._programs) > 2 * len(self._archive) + 16:
-            self._forget()
+        self._forget()
         return placement
 
     def learn(self, outcome: Outcome, source: str | None = None) -> None:
@@ -388,15 +392,14 @@ class Island:
         if self._config.seeding.seeds:
             self._archive.freeze()
 
-    def _keep(self, candidate: str, ref: str, text: str) -> None:
-        self._programs[ref] = text
-        if self._near is not None:
-            self._near.add(candidate, text)
-
     def _forget(self) -> None:
-        """Programs that nobody can be made from any more."""
-        alive = {kept.source for kept in self._archive} | self._lineage.repairable_sources
-        self._programs = {ref: text for ref, text in self._programs.items() if ref in alive}
+        """Programs that nobody can be made from any more, once they are many."""
+        if len(self._programs) > 2 * (len(self._archive) + SPARE + MOST_BROKEN):
+            alive = self._wanted()
+            self._programs = {ref: text for ref, text in self._programs.items() if ref in alive}
+
+    def _wanted(self) -> set[str]:
+        return {kept.source for kept in (*self._archive, *self._spare)} | self._lineage.repairable_sources
 
     # -- replaying ---------------------------------------------------------------------------------------------------
 
@@ -406,14 +409,18 @@ class Island:
         if fingerprint is not None:
             self._seen.setdefault(fingerprint, candidate)
 
-    def take_again(self, decision: int) -> None:
-        """A decision of the past that led to no program (replay): it is taken before any new one."""
-        self._unfinished.append(decision)
+    def recall(self, operator: str, parents: Sequence[str]) -> None:
+        """A decision of the past (replay) for this operator, when it was taken: what it used up is used up."""
+        self._migrate = False  # elites leave before the next decision
+        if operator == "fix":
+            self._lineage.forget_repair(parents[0])
+        elif operator == "paradigm_shift":
+            self._shift = False
+            self._signal.shifted()
 
     def missing_programs(self) -> list[str]:
         """Text refs of programs that have not been supplied yet."""
-        wanted = {elite.source for elite in self._archive} | self._lineage.repairable_sources
-        return sorted(wanted - self._programs.keys())
+        return sorted(self._wanted() - self._programs.keys())
 
     def supply(self, texts: Mapping[str, str]) -> None:
         """The programs behind text refs."""
@@ -422,6 +429,7 @@ class Island:
             for elite in self._archive:
                 if elite.source in texts:
                     self._near.add(elite.candidate, texts[elite.source])
+        self._forget()
 
     # -- migration ---------------------------------------------------------------------------------------------------
 
@@ -517,10 +525,16 @@ class Island:
 
     def _ban(self, candidate: str) -> None:
         self._banned.add(candidate)
-        self._remove(candidate)
-        self._lineage.forget_repair(candidate)
-        if candidate in self._pinned:
-            self._pinned.remove(candidate)
+        self._pinned = [pinned for pinned in self._pinned if pinned != candidate]
+        self._spare = [elite for elite in self._spare if elite.candidate != candidate]
+        if list(self._archive) != [elite for elite in self._archive if elite.candidate == candidate]:
+            self._remove(candidate)
+        elif self._spare:
+            self._remove(candidate)
+            for elite in self._spare[:KEPT_AT_RESTART]:
+                self._archive.add(elite)
+                if self._near is not None and elite.source in self._programs:
+                    self._near.add(elite.candidate, self._programs[elite.source])
 
     def _restart(self) -> None:
         """Go on with the best elite and the ones most different from it; the others leave the archive."""

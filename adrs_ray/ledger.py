@@ -274,7 +274,8 @@ class Ledger:
                 Leader(a.candidate, a.score, a.metrics, a.source, a.island, a.operator) for a in self._view.top(LEADERS)
             ]
         elif kind in ("pause", "continue"):
-            chosen = {body["island"]} if body["island"] is not None else {n for n in self._view.islands if n >= 0}
+            everybody = {*range(self._config.islands.count), *(n for n in self._view.islands if n >= 0)}
+            chosen = everybody if body["island"] is None else {body["island"]}
             self._paused = self._paused | chosen if kind == "pause" else self._paused - chosen
 
     def _under_way(self) -> Counter[int]:

@@ -86,6 +86,8 @@ class Planting:
             *(self._measure(candidate_of(e, texts[e.body["source"]]), self._ledger.epoch - e.epoch) for e in waiting)
         )
         settled |= {event.candidate: event for event in measured}
+        for event in planted:
+            self._island.note(str(event.candidate), event.body["fingerprint"], event.body["decision"])
         ended = sorted(settled.values(), key=lambda event: event.seq)
         await asyncio.gather(*(self._absorb(event, texts.get(event.body["source"] or "")) for event in ended))
         if not self._shown:

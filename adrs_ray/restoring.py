@@ -58,8 +58,10 @@ class Restored:
     """PROPOSED without a program or a terminal state, by candidate."""
     requests: dict[str, list[Event]] = field(default_factory=dict)
     """REQUESTED, COMPLETED and LOST of the candidates in `proposed`."""
-    strays: dict[str, Event] = field(default_factory=dict)
-    """REQUESTED without an answer that no candidate waits for: of scratchpads, which are not asked for again."""
+    open: dict[str, Event] = field(default_factory=dict)
+    """REQUESTED without an answer, by request: of the candidates in `proposed`, and of scratchpads."""
+    begun: set[str] = field(default_factory=set)
+    """Decisions that were seen, by candidate."""
 
     def wanted_texts(self, island: Island) -> set[str]:
         """Text refs that are needed to go on."""
@@ -76,18 +78,20 @@ async def restore(island: Island, ledger: ReadableLedger, checkup: Checkup) -> R
     for event in planted:
         island.tell(elite_of(event))
     island.freeze_after_seeding()
-    later = [event for event in shared if event not in planted]
-    for event in sorted([*own, *later], key=lambda event: event.seq):
+    known = {event.seq for event in planted}
+    later = [event for event in shared if event.seq not in known]
+    away = await ledger.read(kinds=[EventKind.MIGRATED])
+    leaving = [event for event in away if event.body["from"] == island.number]
+    for event in sorted([*own, *later, *leaving], key=lambda event: event.seq):
         if event.island == SEED_ISLAND:
             await _shared_event(island, event, restored)
+        elif event.kind is EventKind.MIGRATED and event.body["from"] == island.number:
+            island.sent(str(event.candidate))
         elif event.kind in (EventKind.MIGRATED, EventKind.NOTED, EventKind.FOUND, EventKind.INTERVENED):
             await _remark(island, event, restored, ledger, checkup)
         else:
             _own_event(island, event, restored)
     restored.heard = max((event.seq for event in shared), default=0)
-    for event in await ledger.read(kinds=[EventKind.MIGRATED]):
-        if event.body["from"] == island.number and event.candidate is not None:
-            island.sent(event.candidate)
     return restored
 
 
@@ -116,11 +120,14 @@ def _own_event(island: Island, event: Event, restored: Restored) -> None:
     if event.kind in (EventKind.REQUESTED, EventKind.COMPLETED, EventKind.LOST):
         if name in restored.proposed:
             restored.requests.setdefault(name, []).append(event)
-        elif event.kind is EventKind.REQUESTED:
-            restored.strays[event.body["request"]] = event
+        if event.kind is EventKind.REQUESTED:
+            restored.open[event.body["request"]] = event
         else:
-            restored.strays.pop(event.body["request"], None)
+            restored.open.pop(event.body["request"], None)
         return
+    if name not in restored.begun:
+        restored.begun.add(name)
+        island.recall(event.body["arm"][1], event.body["parents"])
     island.note(name, event.body.get("fingerprint"), event.body["decision"])
     if event.kind is EventKind.PROPOSED:
         restored.proposed[name] = event

@@ -106,6 +106,7 @@ class IslandLoop:
         )
         self._checkup = Checkup(config.health)
         self._turn: AbstractAsyncContextManager[object] = parts.turnstile or contextlib.nullcontext()
+        self._workers: list[asyncio.Task[None]] = []
         self._pending: deque[tuple[Candidate, int]] = deque()
         self._unanswered: deque[tuple[Proposal, tuple[Event, ...]]] = deque()
         """Decisions of earlier lives whose requests have led to no program yet, with the events of these requests."""
@@ -131,14 +132,29 @@ class IslandLoop:
         under_way = len(self._pending) + len(self._unanswered)
         await self._ledger.reopen(self.island.number, under_way, self._start)
         listener = asyncio.create_task(self._listen())
-        workers = [asyncio.create_task(self._work()) for _ in range(self._config.islands.in_flight)]
+        self._workers = [asyncio.create_task(self._work()) for _ in range(self._config.islands.in_flight)]
         try:
-            await asyncio.gather(*workers, *([listener] if self._order.strict else ()))
+            await self._ended(listener)
         finally:
-            for task in (listener, *workers):
+            for task in (listener, *self._workers):
                 task.cancel()
-            await asyncio.gather(listener, *workers, return_exceptions=True)
+            await asyncio.gather(listener, *self._workers, return_exceptions=True)
+        if self.island.retired and not self._draining.is_set():
+            # What it was granted and has not begun is for the others.
+            await self._ledger.reopen(self.island.number, 0, f"{self._start}:end")
         await self._append(last_steps(self._start, self.island.number, self._order))
+
+    async def _ended(self, listener: asyncio.Task[None]) -> None:
+        """Wait until no worker is left, or raise the first error of any of them or of the listener."""
+        while True:
+            tasks = [*self._workers, listener]
+            for task in tasks:
+                if task.done():
+                    task.result()
+            waited = tasks if self._order.strict else self._workers
+            if all(task.done() for task in waited):
+                return
+            await asyncio.wait([t for t in tasks if not t.done()], return_when=asyncio.FIRST_COMPLETED)
 
     def drain(self) -> None:
         """Begin nothing new, whatever is granted: `run` returns when what is under way has ended."""
@@ -157,7 +173,7 @@ class IslandLoop:
                 return
             await self._unpaused()
             async with self._turn:
-                if self._draining.is_set():
+                if self._draining.is_set() or (unanswered is None and self.island.retired):
                     return
                 try:
                     decision = await (self._step() if unanswered is None else self._decide(*unanswered))
@@ -167,18 +183,20 @@ class IslandLoop:
 
     async def _unpaused(self) -> None:
         # In a replay the recorded order says when decisions are taken.
-        while self.island.paused and not self._draining.is_set() and not self._order.strict:
+        while self.island.paused and not self._order.strict and not (self._draining.is_set() or self.island.retired):
             await asyncio.sleep(LISTENING_INTERVAL_S / 2)
 
     async def _take_grant(self) -> bool:
         async with self._grant_lock:
-            if self._granted == 0 and not self._draining.is_set():
+            if self._draining.is_set() or self.island.retired:
+                return False
+            if self._granted == 0:
                 asks = self._order.asks
                 want = GRANT_BLOCK if asks is None else min(GRANT_BLOCK, asks - self._begun)
                 self._grant_requests += 1
                 request = f"{self._start}:{self._grant_requests}"
                 self._granted = await self._ledger.grant(self.island.number, want, request) if want else 0
-            if self._granted == 0 or self._draining.is_set():
+            if self._granted == 0:
                 return False
             self._granted -= 1
             self._begun += 1
@@ -199,7 +217,7 @@ class IslandLoop:
         else:
             await self._order.turn(f"d{result.id}")
             settled = await self._append(screened_out_event(result, Standing(ops=self._order.taken())))
-            await self._learn(settled, None)
+            await self._learn(settled, result.source)
         return proposal.decision
 
     async def _settle(self, candidate: Candidate, lost: int) -> None:
@@ -269,7 +287,7 @@ class IslandLoop:
     async def _summarize(self, decision: int) -> None:
         """Ask the small model for a new scratchpad."""
         model = small_model(self._config)
-        if model is None or self._draining.is_set() or self._order.holds(f"r{decision}") is False:
+        if model is None or self._draining.is_set() or self.island.retired or self._order.holds(f"r{decision}") is False:
             return
         name = f"{self.island.number}-note{decision}"
         request = GenerationRequest(
@@ -315,8 +333,11 @@ class IslandLoop:
             return
         await self._order.turn(f"c{event.id.removeprefix('command:')}")
         obey(self.island, event)
-        if self.island.retired:
-            self._draining.set()
+        if event.body["kind"] == "budget":
+            # Workers that found nothing granted have ended: perhaps there is more now.
+            done = [task for task in self._workers if task.done()]
+            self._workers = [task for task in self._workers if not task.done()]
+            self._workers += [asyncio.create_task(self._work()) for _ in done]
 
     async def _obey_recorded(self) -> None:
         for name in self._order.commands():
@@ -339,12 +360,20 @@ class IslandLoop:
         for event in await self._ledger.read(kinds=[EventKind.COMMAND], island=SEED_ISLAND):
             if event.seq <= restored.heard and event.body["kind"] != "answer":
                 await self._order.turn(f"c{event.id.removeprefix('command:')}")  # obeyed while restoring
-        if self.island.retired:
-            self._draining.set()
+        await self._write_off(restored)
         await self._take_up(restored)
-        if restored.strays:
-            lost = [lost_event(event) for event in restored.strays.values()]
-            await self._ledger.append(lost, self._ledger.epoch)
+
+    async def _write_off(self, restored: Restored) -> None:
+        """Requests in flight when their process died are lost, those of a mailbox only when nobody waits for them."""
+        durable = {name for name, model in self._models.items() if model.durable}
+        lost = [
+            lost_event(event)
+            for event in restored.open.values()
+            if event.candidate not in restored.proposed or event.body["model"] not in durable
+        ]
+        for event in await self._ledger.append(lost, self._ledger.epoch) if lost else ():
+            if event.candidate in restored.proposed:
+                restored.requests[event.candidate].append(event)
 
     async def _take_up(self, restored: Restored) -> None:
         texts = await self._ledger.texts(sorted(restored.wanted_texts(self.island)))

@@ -13,7 +13,7 @@ def absorb(island: Island, settled: Event, source: str | None) -> None:
     island.learn(outcome_of(settled), ref)
     if settled.kind is EventKind.ADMITTED:
         island.tell(elite_of(settled), source)
-    elif source is not None and ref is not None:
+    elif source is not None and ref in island.missing_programs():
         island.supply({ref: source})
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from adrs_ray import generation
 from adrs_ray.candidate import Completion
 from adrs_ray.generator import GenerationRequest
@@ -38,7 +40,7 @@ def test_an_outage_is_waited_for_and_costs_no_candidate(tmp_path, monkeypatch):
     assert model.refused == 40
     completed = [e for e in events if e.kind is EventKind.COMPLETED]
     assert not [e for e in completed if e.body["detail"] == "HTTP 503"]
-    assert sum(e.body["usage"]["usd"] for e in completed) == 0.01 * len(completed)
+    assert sum(e.body["usage"]["usd"] for e in completed) == pytest.approx(0.01 * len(completed))
 
 
 def test_a_run_can_be_stopped_while_its_server_is_away(tmp_path):

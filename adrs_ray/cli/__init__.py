@@ -41,9 +41,9 @@ def _root(
 
 
 def _register() -> None:
-    from adrs_ray.cli import attack, bench, config, data, doctor, evaluate, inbox, inspect, run, steer, tasks
+    from adrs_ray.cli import attack, bench, cassette, config, data, doctor, evaluate, inbox, inspect, run, steer, tasks
 
-    for module in (run, evaluate, inspect, steer, inbox, tasks, config, data, doctor, bench):
+    for module in (run, evaluate, inspect, steer, inbox, cassette, tasks, config, data, doctor, bench):
         module.register(app)
     attack.register(tasks.app)
 

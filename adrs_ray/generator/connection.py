@@ -1,14 +1,12 @@
-"""The HTTP connection to a model's server: the official client, with a bound on replies and requests kept apart.
+"""The HTTP connection to a model's server: the official client, with a bound on what a reply may hold.
 
 The client is imported when it is first needed; the library under it is found through it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from adrs_ray.config import ModelConfig
@@ -18,46 +16,8 @@ LARGEST_REPLY_BYTES = 8 * 2**20
 _CONNECT_S = 10.0
 _KEEP_ALIVE_S = 2.0
 """Below the 5 s of common servers: a request on a connection that the other side is closing would be lost."""
-_ON_ITS_WAY = ("connect_tcp.started", "send_request_body.started")
-"""Events of the HTTP library after which a request no longer needs this process."""
 _NO_KEY = "none"
 """The client insists on a key; servers without keys ignore it."""
-
-
-class Turnstile:
-    """Requests go from their start to the wire one at a time.
-
-    Interleaved, requests that were answered together are sent together again, after the CPU time of all of them, and so
-    stay in step for ever. One after another, each is sent after its own, and their answers come apart.
-    """
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._holder: object | None = None
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        await self._lock.acquire()
-        holder = self._holder = object()
-        try:
-            yield
-        finally:
-            self._leave(holder)
-
-    async def on_request(self, request: Any) -> None:
-        """A request hook: whoever has the turn is sending this one, and leaves when it is on its way."""
-        holder = self._holder
-
-        async def trace(event: str, _: Any) -> None:
-            if event.endswith(_ON_ITS_WAY):
-                self._leave(holder)
-
-        request.extensions["trace"] = trace
-
-    def _leave(self, holder: object | None) -> None:
-        if holder is not None and self._holder is holder:
-            self._holder = None
-            self._lock.release()
 
 
 def http_library() -> Any:
@@ -67,7 +27,7 @@ def http_library() -> Any:
     return sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0]]
 
 
-def make_client(http: Any, config: ModelConfig, key: str | None, turnstile: Turnstile) -> Any:
+def make_client(http: Any, config: ModelConfig, key: str | None) -> Any:
     """The official client, without its own retries; a redirect is a wrong address."""
     import openai
 
@@ -86,7 +46,7 @@ def make_client(http: Any, config: ModelConfig, key: str | None, turnstile: Turn
             limits=limits,
             timeout=timeout,
             follow_redirects=False,
-            event_hooks={"request": [turnstile.on_request], "response": [_bound_body(http)]},
+            event_hooks={"response": [_bound_body(http)]},
         ),
     )
 

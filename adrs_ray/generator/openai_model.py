@@ -23,7 +23,7 @@ import numpy as np
 from adrs_ray.config import ModelConfig
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.generator import Completion, GenerationRequest, Usage
-from adrs_ray.generator.connection import Turnstile, http_library, make_client
+from adrs_ray.generator.connection import http_library, make_client
 from adrs_ray.generator.limits import Limiter
 from adrs_ray.generator.reply import Reply, clean, one_line, read_reply
 from adrs_ray.generator.retry import Fate, backoff_s, fate_of_lost_connection, fate_of_status, retry_after_s
@@ -70,7 +70,6 @@ class OpenAIModel:
         _check(name, config)
         self._key = _read_key(name, config)
         self._client: Any = None
-        self._turnstile = Turnstile()
         self._answered = False
         """Whether the server ever gave an answer: one that never did is a wrong address."""
         self._cap_field = "max_tokens"
@@ -149,7 +148,7 @@ class OpenAIModel:
         body = {"model": self._config.model, "messages": messages, self._cap_field: self._cap(request), **fields}
         client, response_type = self._connected()
         try:
-            async with self._turnstile.turn(), asyncio.timeout(self._config.timeout_s):
+            async with asyncio.timeout(self._config.timeout_s):
                 # not `chat.completions.create`: its check of types takes a quarter of the CPU of a request
                 response = await client.post("/chat/completions", cast_to=response_type, body=body)
         except TimeoutError:
@@ -188,7 +187,7 @@ class OpenAIModel:
         """The client, and the type of the HTTP library's responses."""
         http = http_library()
         if self._client is None:
-            self._client = make_client(http, self._config, self._key, self._turnstile)
+            self._client = make_client(http, self._config, self._key)
         return self._client, http.Response
 
     def _cap(self, request: GenerationRequest) -> int:

@@ -106,7 +106,7 @@ def read(path: Path) -> Cassette:
         why = error.strerror or str(error)
     except (EOFError, zlib.error) as error:
         why = f"cut off or damaged: {error}"
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
         why = str(error)
     raise UsageError(f"{path} is no cassette (`adrs cassette RUN FILE` makes one): {' '.join(why.split())[:300]}")
 
@@ -120,7 +120,7 @@ def _unpacked(path: Path) -> Iterator[dict[str, Any]]:
             total += len(raw)
             if len(raw) > MAX_LINE or total > MAX_FILE:
                 raise ValueError(f"line {number} makes it larger than a cassette can be")
-            line = json.loads(raw, parse_constant=_refuse_constant, parse_float=_finite)
+            line = json.loads(raw, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded)
             if not isinstance(line, dict):
                 raise ValueError(f"line {number} is no object")
             yield line
@@ -135,6 +135,12 @@ def _finite(digits: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{digits[:20]} is no finite number")
     return value
+
+
+def _bounded(digits: str) -> int:
+    if len(digits) > 19:
+        raise ValueError(f"{digits[:20]}... is too large a number")
+    return int(digits)
 
 
 def _assembled(head: Mapping[str, Any], lines: Iterator[dict[str, Any]], path: Path) -> Cassette:

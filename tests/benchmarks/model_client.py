@@ -64,7 +64,7 @@ def stats(base_url: str) -> dict[str, Any]:
 async def drive(ask: Callable[[int], Awaitable[None]], in_flight: int, requests: int) -> tuple[float, float]:
     """(seconds, CPU seconds of this process) for so many requests, always `in_flight` of them under way.
 
-    Two rounds in front (connections, imports) and one behind are left out.
+    Two rounds in front (connections, imports) and what is still under way at the end are left out.
     """
     clocks: list[tuple[float, float]] = []
 
