@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from adrs_ray import __version__
-from adrs_ray.candidate import Completion, Verdict
+from adrs_ray.candidate import Completion, Usage, Verdict
 from adrs_ray.config import RunConfig
 from adrs_ray.generator import GenerationRequest
 from adrs_ray.island import SEED_ISLAND
-from adrs_ray.storage.events import completion_of, measurement_of
+from adrs_ray.storage.events import completion_of, measurement_of, requested_event
 from adrs_ray.storage.journal import SETTLED, Event, EventKind, text_ref
 from adrs_ray.storage.runfolder import RunFolder
 
@@ -159,23 +159,23 @@ def record(reader: EventReader, folder: RunFolder) -> Cassette:
 
 def digest_of(request: GenerationRequest) -> str:
     """sha256 over roles and texts of a request's messages."""
-    return _digest([[message.role, text_ref(message.content)] for message in request.messages])
+    return _digest(requested_event(request, SEED_ISLAND, Usage()))
 
 
-def _digest(messages: Sequence[Sequence[str]]) -> str:
-    return text_ref(json.dumps([list(message) for message in messages]))
+def _digest(requested: Event) -> str:
+    return text_ref(json.dumps(requested.body["messages"]))
 
 
 def _completions(events: Sequence[Event], reader: EventReader) -> dict[str, RecordedCompletion]:
-    asked = {e.body["request"]: e.body for e in events if e.kind is EventKind.REQUESTED}
+    asked = {e.body["request"]: e for e in events if e.kind is EventKind.REQUESTED}
     answers = [e for e in events if e.kind is EventKind.COMPLETED]
     refs = {ref for e in answers for ref in (e.body["text"], e.body["reasoning"]) if ref is not None}
     texts = reader.texts(sorted(refs))
     found = {}
     for event in answers:
         name = event.body["request"]
-        digest = _digest(asked[name]["messages"])
-        found[name] = RecordedCompletion(name, asked[name]["operator"], digest, completion_of(event, texts))
+        operator, digest = asked[name].body["operator"], _digest(asked[name])
+        found[name] = RecordedCompletion(name, operator, digest, completion_of(event, texts))
     return found
 
 
@@ -217,7 +217,7 @@ def _obstacle(events: Sequence[Event], config: RunConfig) -> str | None:
         return f"the run was started {kinds[EventKind.RUN_STARTED]} times"
     starts = Counter(e.island for e in events if e.kind is EventKind.GRANT and "reopened" in e.body)
     if any(count > 1 for count in starts.values()):
-        return "an island was lost and replaced"
+        return "an island began more than once"
     whole = {e.island for e in events if e.kind is EventKind.GRANT and "ops" in e.body}
     if not kinds[EventKind.RUN_ENDED] or whole != set(range(SEED_ISLAND, config.islands.count)):
         return "the run has not ended"

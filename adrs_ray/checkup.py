@@ -79,6 +79,10 @@ class RunCheckup:
         self._told: dict[str, int] = {}
         self._spent: deque[Spending] = deque([Spending()], maxlen=LOOKS_REMEMBERED)
 
+    def recall(self, event: Event) -> None:
+        """A FOUND event of an earlier start: its cool-down goes on."""
+        self._told[event.body["detector"]] = event.body["at"]
+
     def look(self, past: RunPast, status: RunStatus, limits: BudgetConfig, wall_s: float) -> list[Event]:
         """FOUND events of what is new."""
         spent = Spending(

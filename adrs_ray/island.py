@@ -394,7 +394,7 @@ class Island:
 
     def _forget(self) -> None:
         """Programs that nobody can be made from any more, once they are many."""
-        if len(self._programs) > 2 * (len(self._archive) + SPARE + MOST_BROKEN):
+        if len(self._programs) > 2 * len(self._archive) + SPARE + MOST_BROKEN:
             alive = self._wanted()
             self._programs = {ref: text for ref, text in self._programs.items() if ref in alive}
 

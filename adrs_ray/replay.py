@@ -1,4 +1,4 @@
-"""A run again, from a cassette: strictly, with its verdicts and in its order, or loosely, with its completions alone."""
+"""A run again, from a cassette: strictly, with its verdicts and in its order, or loosely, with completions alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from adrs_ray.cassette import LOOSELY, Cassette, difference, facts_of
+from adrs_ray.commands import checked
 from adrs_ray.config import BudgetConfig, RunConfig, override
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.evaluator import Evaluator
@@ -60,11 +61,10 @@ def cassette_models(cassette: Cassette, strict: bool) -> Models:
 async def replay_strictly(
     cassette: Cassette, task: Task, folder: RunFolder, slots: int, on_status: OnStatus
 ) -> Replayed:
-    """Run it again in `folder`, without models and without running candidates.
+    """Run it again in `folder`, without models and without running candidates; `refuse_unfit` has let it pass.
 
-    Raises UsageError for a cassette that cannot be replayed strictly, RunError when the replay leaves the recording.
+    Raises RunError when the replay leaves the recording.
     """
-    _refuse_unfit(cassette, task)
     journal = await asyncio.to_thread(SqliteJournal.open, folder.journal)
     try:
         models, evaluator = cassette_models(cassette, strict=True), CassetteEvaluator(cassette, slots)
@@ -111,8 +111,8 @@ async def rerun(
     ledger = _OrderedLedger(journal, limits, cassette.ended)
     await ledger.start_epoch()
     commands = {command.id: command.event() for command in cassette.commands}
-    brief = brief_of(task, config)
-    parts = IslandParts(config, brief, models, evaluator, ledger, None, dict(cassette.scripts), commands)
+    scripts = {number: cassette.scripts.get(number, ()) for number in range(SEED_ISLAND, config.islands.count)}
+    parts = IslandParts(config, brief_of(task, config), models, evaluator, ledger, None, dict(scripts), commands)
     stop = StopSwitch()
 
     async def end() -> None:
@@ -125,11 +125,18 @@ async def rerun(
     return Replayed(result, difference(cassette.facts, facts_of(await journal.read())))
 
 
-def _refuse_unfit(cassette: Cassette, task: Task) -> None:
+def refuse_unfit(cassette: Cassette, task: Task) -> None:
+    """Raises UsageError, one line, for a recording that cannot be replayed strictly here, and says why."""
     if cassette.obstacle is not None:
         raise UsageError(f"this recording cannot be replayed strictly: {cassette.obstacle}; {LOOSELY}")
     if not cassette.seeds or cassette.seeds[0].source != task.seed_source:
         raise UsageError(f"the seed of task {task.name} is another one than was recorded; {LOOSELY}")
+    for command in cassette.commands:
+        if command.kind != "refused":
+            checked(command.kind, command.body)
+    obeyed = {step[1:] for script in cassette.scripts.values() for step in script if step.startswith("c")}
+    if obeyed - {command.id for command in cassette.commands}:
+        raise UsageError(f"this recording lacks commands that its islands obeyed; {LOOSELY}")
 
 
 def _seeds(cassette: Cassette) -> list[Seed]:
@@ -165,6 +172,11 @@ class _OrderedLedger(Ledger):
         if not self._ahead:
             self._all_began.set()
         return recorded
+
+    def _obey(self, event: Event) -> None:
+        """Limits that were changed are none here either."""
+        if event.body["kind"] != "budget":
+            super()._obey(event)
 
     @property
     def awaited(self) -> str:

@@ -287,7 +287,12 @@ class IslandLoop:
     async def _summarize(self, decision: int) -> None:
         """Ask the small model for a new scratchpad."""
         model = small_model(self._config)
-        if model is None or self._draining.is_set() or self.island.retired or self._order.holds(f"r{decision}") is False:
+        if (
+            model is None
+            or self._draining.is_set()
+            or self.island.retired
+            or self._order.holds(f"r{decision}") is False
+        ):
             return
         name = f"{self.island.number}-note{decision}"
         request = GenerationRequest(

@@ -128,6 +128,11 @@ class Search:
         self._islands: dict[int, asyncio.Task[None]] = {}
         self._numbers = set(range(parts.config.islands.count))
         """Of all islands that ever were."""
+        self._retired: set[int] = set()
+        self._gone: set[int] = set()
+        """Retired islands whose grants were given back."""
+        self._more_granted = False
+        """Islands that found nothing granted and ended may find something now."""
 
     async def run(self, seeds: Sequence[Seed], baselines: bool = True) -> RunResult:
         """Run to the end of the budget or until stopped. `seeds` count in a new run only, by default the task's seed.
@@ -136,7 +141,7 @@ class Search:
         """
         await self._planting.settle(seeds)
         try:
-            await self._take_up_commands()
+            await self._take_up()
             await self._look()
             await self._with_supervision()
             await asyncio.gather(*self._background, *self._judgement.background)
@@ -145,6 +150,8 @@ class Search:
         status = await self._ledger.status()
         self._on_status(status)
         reason = self._stop.reason or f"all {status.candidates} candidates are done"
+        if self._stop.reason is None and self._retired >= self._numbers:
+            reason = f"all islands are retired, {status.candidates} candidates are done"
         finished = not (self._stop.reason or "").startswith("stopped")
         return await self._finish(reason, finished, baselines)
 
@@ -155,9 +162,21 @@ class Search:
         try:
             await _first_error([growing, supervisor], until=lambda: [growing])
             self._islands = {n: self._island(n) for n in sorted(self._numbers)}
-            await _first_error([supervisor], until=lambda: list(self._islands.values()))
+            await _first_error([supervisor], until=self._under_way)
         finally:
             await _cancel([growing, supervisor, *self._islands.values()])
+
+    def _under_way(self) -> list[asyncio.Task[None]]:
+        """The islands; those that had ended begin again when the budget grew or a retired one gave grants back."""
+        given_back = {n for n in self._retired - self._gone if n in self._islands and self._islands[n].done()}
+        if (given_back or self._more_granted) and self._stop.reason is None:
+            self._gone |= given_back
+            self._more_granted = False
+            for number, task in self._islands.items():
+                if task.done() and number not in self._retired:
+                    task.result()
+                    self._islands[number] = self._island(number)
+        return list(self._islands.values())
 
     def _island(self, number: int) -> asyncio.Task[None]:
         return asyncio.create_task(self._host.run_island(number))
@@ -172,7 +191,8 @@ class Search:
         status = await self._ledger.status()
         self._on_status(status)
         if not self._replays:
-            await self._obey_commands(status)
+            if await self._obey_commands(status):
+                status = await self._ledger.status()
             await self._judgement.care_for_best(status)
             await self._examine(status)
         progress = Progress(
@@ -183,7 +203,8 @@ class Search:
             exhausted=status.exhausted,
         )
         reason = stop_reason(progress, self._config.budget)
-        if reason is not None and status.candidates < self._config.budget.max_candidates:
+        # At the limit itself there is nothing left to drain; above it somebody has lowered it.
+        if reason is not None and status.candidates != self._config.budget.max_candidates:
             self._stop.drain(reason)
         if self._stop.reason is not None:
             self._draining.set()
@@ -203,17 +224,23 @@ class Search:
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
-    async def _take_up_commands(self) -> None:
-        """Islands that were spawned, and injections that a crash cut off, from the journal."""
+    async def _take_up(self) -> None:
+        """What earlier starts found and were told: cool-downs, islands spawned or retired, injections cut off."""
+        for event in await self._ledger.read(kinds=[EventKind.FOUND], island=SEED_ISLAND):
+            self._checkup.recall(event)
         for event in await self._ledger.read(kinds=[EventKind.COMMAND], island=SEED_ISLAND):
             kind, body = event.body["kind"], event.body["body"]
             if kind == "spawn":
                 self._numbers.add(body["island"])
+            elif kind == "retire":
+                self._retired.add(body["island"])
             elif kind == "inject":
                 self._inject(event.id.removeprefix("command:"), body["source"])
 
-    async def _obey_commands(self, status: RunStatus) -> None:
-        for command in self._folder.pending_commands(set(status.commands)):
+    async def _obey_commands(self, status: RunStatus) -> bool:
+        """Obey what was posted since; whether there was anything."""
+        pending = self._folder.pending_commands(set(status.commands))
+        for command in pending:
             try:
                 body = await self._checked(command, status)
             except UsageError as error:
@@ -226,6 +253,7 @@ class Search:
                 self._folder = self._folder.rewrite(self._config, self._folder.local)
             await self._journal(command, command.kind, body)
             await self._obey(command, body)
+        return bool(pending)
 
     async def _checked(self, command: Command, status: RunStatus) -> dict[str, Any]:
         """The body of a command as it is journaled. Raises UsageError when it cannot be obeyed."""
@@ -257,6 +285,10 @@ class Search:
             self._numbers.add(body["island"])
             if self._islands:
                 self._islands[body["island"]] = self._island(body["island"])
+        elif command.kind == "retire":
+            self._retired.add(body["island"])
+        elif command.kind == "budget":
+            self._more_granted = True
         elif command.kind == "inject":
             self._inject(command.id, body["source"])
 

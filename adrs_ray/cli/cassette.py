@@ -54,7 +54,7 @@ def replay(
     import contextlib
 
     from adrs_ray.isomorphic import disguised
-    from adrs_ray.replay import config_of
+    from adrs_ray.replay import config_of, refuse_unfit
     from adrs_ray.storage.cassette_file import read
     from adrs_ray.storage.runfolder import RunFolder
     from adrs_ray.task import load_task
@@ -63,6 +63,8 @@ def replay(
     config = config_of(recorded, str(file.absolute()), not loose, slots)
     task = load_task(recorded.task).starting_from(config.start)
     task = disguised(task) if config.isomorphic else task
+    if not loose:
+        refuse_unfit(recorded, task)
     folder = RunFolder.create(out, config, recorded.task, local=True)
     stream = sys.stderr if as_json else sys.stdout
     with contextlib.redirect_stdout(stream):

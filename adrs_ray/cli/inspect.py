@@ -69,6 +69,16 @@ def status(run: Run, as_json: Json = False) -> None:
                 }
                 for name, usage in sorted(view.usage.items())
             },
+            "arms": {
+                f"{model}/{operator}": {
+                    "tried": arm.tried,
+                    "admitted": arm.admitted,
+                    "improved": arm.improved,
+                    "gain": round(arm.gain, 6),
+                    "cost": round(arm.cost, 6),
+                }
+                for (model, operator), arm in sorted(view.arms.items())
+            },
             "open_requests": len(view.open_requests),
             "found": [f"{event.body['detector']}: {event.body['evidence']}" for event in view.findings[-5:]],
             "interventions": [f"{e.body['kind']} on island {e.island}: {e.body['reason']}" for e in view.interventions],

@@ -145,7 +145,8 @@ class OpenAIModel:
         import openai
 
         messages = [{"role": m.role, "content": clean(m.content)} for m in request.messages]
-        body = {"model": self._config.model, "messages": messages, self._cap_field: self._cap(request), **fields}
+        cap_field = self._cap_field
+        body = {"model": self._config.model, "messages": messages, cap_field: self._cap(request), **fields}
         client, response_type = self._connected()
         try:
             async with asyncio.timeout(self._config.timeout_s):
@@ -155,7 +156,7 @@ class OpenAIModel:
             return _Trouble(Fate.CHARGED, f"timed out after {self._config.timeout_s:g} s without an answer")
         except openai.APIStatusError as error:
             self._answered = True
-            return self._status_trouble(error)
+            return self._status_trouble(error, cap_field)
         except openai.APIConnectionError as error:
             cause = error.__cause__
             fate = fate_of_lost_connection(cause)
@@ -166,8 +167,11 @@ class OpenAIModel:
         content: bytes = response.content
         return content
 
-    def _status_trouble(self, error: Any) -> _Trouble:
-        """What an HTTP status that is no success means; `error` is the client's APIStatusError."""
+    def _status_trouble(self, error: Any, sent_cap: str) -> _Trouble:
+        """What an HTTP status that is no success means; `error` is the client's APIStatusError.
+
+        `sent_cap` is the name under which the bound of the answer was sent.
+        """
         status: int = error.status_code
         message = error.body.get("message") if isinstance(error.body, dict) else None
         detail = self._told(f"HTTP {status}: {message if isinstance(message, str) else error.message}")
@@ -177,7 +181,7 @@ class OpenAIModel:
             detail = f"{key} is refused, {detail}"
         elif status in (404, 405) or 300 <= status < 400:
             detail = f"no model {self._config.model!r} there, or base_url is wrong, {detail}"
-        elif status == 400 and self._cap_field == "max_tokens" and "max_completion_tokens" in error.message:
+        elif status == 400 and sent_cap == "max_tokens" and "max_completion_tokens" in error.message:
             self._cap_field = "max_completion_tokens"  # newer name of the same bound, which some servers insist on
             fate = Fate.AGAIN
         header = error.response.headers.get("retry-after")
@@ -273,7 +277,7 @@ def _check(name: str, config: ModelConfig) -> None:
             json.dumps(body, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise UsageError(f"models.{name}.{section} cannot be sent as JSON: {error}") from None
-    if _place(config.base_url) is None:
+    if _place(config.base_url) is None or not config.base_url.isprintable():
         raise UsageError(f"models.{name}.base_url is no address: expected such as http://127.0.0.1:8000/v1")
 
 

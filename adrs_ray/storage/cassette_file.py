@@ -51,6 +51,7 @@ _COMPLETION: _Shape = {
     "reasoning": str,
     "thinking_only": bool,
     "usage": dict,
+    "unavailable": bool,
 }
 _USAGE: _Shape = {key: bool if key == "estimated" else _NUMBER for key in asdict(Usage())}
 _VERDICT: _Shape = {"candidate": str, "split": str, "repeat": int, "program": _TEXT_OR_NONE, "verdict": dict}

@@ -99,6 +99,20 @@ class Improvement:
 
 
 @dataclass(slots=True)
+class ArmView:
+    """What came of the decisions of one (model, operator)."""
+
+    tried: int = 0
+    admitted: int = 0
+    improved: int = 0
+    """Above their parent."""
+    gain: float = 0.0
+    """Sum of what they are above their parents, in units of score."""
+    cost: float = 0.0
+    """As `adrs_ray.outcome.Outcome.cost`."""
+
+
+@dataclass(slots=True)
 class IslandView:
     """One island; number -1 holds the programs that the run started from."""
 
@@ -132,6 +146,8 @@ class RunView:
     """Split (validation, test, stress) -> candidate or baseline -> result."""
     reexecuted: int = 0
     """Evaluations started more than once (worker losses, resumes): the extra starts."""
+    arms: dict[tuple[str, str], ArmView] = field(default_factory=dict)
+    """By (model, operator)."""
     usage: dict[str, Usage] = field(default_factory=dict)
     """By model: what its requests cost, lost ones in full."""
     requests: Counter[str] = field(default_factory=Counter)
@@ -331,9 +347,20 @@ class RunView:
         self.pending.pop(_name(event), None)
         self.undecided.pop(_name(event), None)
         self._island(event).terminal += 1
+        self._count_arm(event.body)
         self._descends(event)
         self._decided(event)
         return True
+
+    def _count_arm(self, body: Mapping[str, Any]) -> None:
+        model, operator = body["arm"]
+        arm = self.arms.setdefault((model, operator), ArmView())
+        gain = body.get("gain") or 0.0
+        arm.tried += 1
+        arm.admitted += "score" in body
+        arm.improved += gain > 0
+        arm.gain += max(0.0, gain)
+        arm.cost += body["cost"]
 
     def _advance(self, event: Event, state: State) -> bool:
         """Move a candidate on; False when it was as far already."""

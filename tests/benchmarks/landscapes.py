@@ -95,7 +95,9 @@ class ProgramError(Exception):
     """A program gives no point."""
 
 
-class _Return(Exception):  # noqa: N818  # no error: how a function ends
+class _Return(Exception):
+    """How a function ends."""
+
     def __init__(self, value: Any) -> None:
         self.value = value
 
@@ -243,7 +245,7 @@ class Landscape:
 
 
 def _smooth(rng: np.random.Generator) -> Callable[[Point], Point]:
-    """Per case the distance to the optimum along two axes of a rotated ellipsoid, over that of the seed (the origin)."""
+    """Per case 1 less the distance to the optimum along two axes of a rotated ellipsoid, over that of the seed (0)."""
     while True:
         optimum = np.exp(rng.uniform(0.25, 0.9, DIMENSIONS) * rng.choice((-1.0, 1.0), DIMENSIONS)) - 1.0
         rotation = np.linalg.qr(rng.normal(size=(DIMENSIONS, DIMENSIONS)))[0]
@@ -272,7 +274,7 @@ def _deceptive(rng: np.random.Generator) -> Callable[[Point], Point]:
 
 def _lengths(vector: Point) -> Point:
     """Of each case's pair of coordinates."""
-    return np.sqrt((vector.reshape(CASES, -1) ** 2).sum(axis=1))
+    return np.asarray(np.sqrt((vector.reshape(CASES, -1) ** 2).sum(axis=1)))
 
 
 class LandscapeEvaluator:
@@ -282,12 +284,10 @@ class LandscapeEvaluator:
 
     def __init__(self, landscape: Landscape) -> None:
         self._landscape = landscape
-        self.evaluations = 0
 
     async def start(self) -> None: ...
 
     async def evaluate(self, job: EvaluationJob) -> Verdict:
-        self.evaluations += 1
         try:
             figures = self._landscape.figures(point_of(job.source))
         except ProgramError as error:

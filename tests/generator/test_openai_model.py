@@ -155,14 +155,13 @@ def test_a_server_that_knows_the_bound_by_its_newer_name_is_told_that_one():
             return Reply(status=400, error={"message": "Unsupported: use 'max_completion_tokens' instead."})
         return Reply("ok")
 
-    with FakeServer(answer) as server:
+    # slow enough that all three have been sent before the first is refused
+    with FakeServer(lambda sent: replace(answer(sent), latency_s=0.3)) as server:
         asked = Asked(server.base_url)
-        assert [c.text for c in (asked(), asked())] == ["ok", "ok"]
-    assert [("max_tokens" in r.body, r.body.get("max_completion_tokens")) for r in server.received] == [
-        (True, None),
-        (False, 100),
-        (False, 100),
-    ]
+        assert [c.text for c in asked.all([REQUEST] * 3)] == ["ok"] * 3
+        assert asked().text == "ok"
+    sent = [(r.body.get("max_tokens"), r.body.get("max_completion_tokens")) for r in server.received]
+    assert sent == [(100, None)] * 3 + [(None, 100)] * 4
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
@@ -534,7 +533,7 @@ def test_bodies_that_would_break_the_accounting_or_the_request_are_refused(field
         Asked("http://127.0.0.1:1/v1", **{field: value})
 
 
-@pytest.mark.parametrize("url", ["http://h:99999/v1", "http:///v1", "http://[x/v1"])
+@pytest.mark.parametrize("url", ["http://h:99999/v1", "http:///v1", "http://[x/v1", "http://h\x01/v1"])
 def test_an_impossible_address_is_refused(url):
     with pytest.raises(UsageError, match=r"models\.small\.base_url"):
         Asked(url)

@@ -119,6 +119,8 @@ def test_the_view_agrees_with_a_recount(steps: list[list[Event]]) -> None:
     measured = [e for e in events if e.kind is EventKind.MEASURED]
 
     assert view.states == recounted_states(events)
+    assert sum(arm.tried for arm in view.arms.values()) == len(settled)
+    assert sum(arm.admitted for arm in view.arms.values()) == len(admitted)
     assert view.terminal == len(settled)
     assert view.failures == Counter(FailureKind(e.body["failure"]) for e in rejected)
     assert view.duplicates == sum(e.body["failure"] == "duplicate" for e in rejected)
