@@ -128,7 +128,10 @@ class Generation:
         past = _Past.of(history)
         try:
             request = await self._first_request(proposal, past)
-        except UsageError as error:  # the parent leaves no room in the model's context
+        except UsageError as error:
+            if not self._prompter.shows_seed(proposal.request):
+                raise
+            # This parent leaves no room in the model's context.
             return _unaskable(proposal, self._island.number, str(error))
         usages: list[Usage] = []
         patience = {
@@ -152,6 +155,8 @@ class Generation:
                 break
             patience[kind] -= 1
             request = self._next(request, completion, problem)
+        # What an earlier life asked for beyond the answer that is good enough now.
+        usages += [Usage(**event.body["usage"]) for event in past.answers.values()]
         priced = replace(result, cost=cost_of(total_usage(usages)))
         return Produced(priced, completion, len(usages))
 
@@ -166,7 +171,7 @@ class Generation:
     ) -> tuple[GenerationRequest, Completion, list[Usage]]:
         """The answer to a request, recorded or bought; the request that was answered, and what lost ones cost."""
         lost: list[Usage] = []
-        while (known := past.answers.get(request.id)) is not None or request.id in past.open:
+        while (known := past.answers.pop(request.id, None)) is not None or request.id in past.open:
             if known is None and not model.durable:
                 (known,) = await self._ledger.append([lost_event(past.open[request.id])], self._ledger.epoch)
             if known is None:
@@ -278,7 +283,8 @@ class _Past:
     """Requests of one decision that the journal knows."""
 
     requested: tuple[Event, ...]
-    answers: Mapping[str, Event]
+    answers: dict[str, Event]
+    """Those that were not read again yet."""
     open: Mapping[str, Event]
 
     @classmethod

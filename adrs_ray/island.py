@@ -261,10 +261,10 @@ class Island:
         """
         text = program_of(request, completion, self._config.generator.fuzzy_edits)
         if isinstance(text, Unreadable):
-            return self._refused(proposal, completion, Failure(FailureKind.GENERATION, text.reason), None)
+            return self.refused(proposal, completion, Failure(FailureKind.GENERATION, text.reason), None)
         failure = self._problem(proposal, request, text)
         if failure is not None:
-            return self._refused(proposal, completion, failure, text)
+            return self.refused(proposal, completion, failure, text)
         fingerprint = program.fingerprint(text)
         self._seen[fingerprint] = proposal.candidate
         return Candidate(
@@ -298,7 +298,8 @@ class Island:
             return Failure(FailureKind.DUPLICATE, f"nearly the same program as {near[0]} (similarity {near[1]:.4f})")
         return None
 
-    def _refused(self, proposal: Proposal, completion: Completion, failure: Failure, source: str | None) -> Refused:
+    def refused(self, proposal: Proposal, completion: Completion, failure: Failure, source: str | None) -> Refused:
+        """A decision that leads to no evaluation, and why."""
         return Refused(
             id=proposal.candidate,
             island=self.number,

@@ -100,13 +100,14 @@ class Judgement:
     async def _save_best(self, best: Leader, verdicts: Mapping[str, Verdict]) -> tuple[str, tuple[Nearness, ...]]:
         """Keep a program on disk with what is known of it; returns its text and the known programs nearest to it."""
         source = (await self._ledger.texts([best.source]))[best.source]
-        near = await asyncio.to_thread(nearest, self._task.translated(source), self._known)
+        native = self._task.translated(source)
+        near = await asyncio.to_thread(nearest, native, self._known)
         scores: dict[str, object] = {"candidate": best.candidate, "train": {"score": best.score, **best.metrics}}
         for split, verdict in verdicts.items():
             scores[split] = _summary(verdict)
         if near:
             scores["nearest_known"] = [{"name": n.name, "shingles": n.shingles, "tree": n.tree} for n in near]
-        self._folder.write_best(source, scores)
+        self._folder.write_best(native, scores)
         return source, near
 
     async def _judge(self, candidate: str, source: str, split: Split, text: str | None = None) -> Verdict:

@@ -213,7 +213,7 @@ class Ledger:
             commands=frozenset(view.commands),
             models=self._models(),
             exhausted=self._exhausted,
-            findings=tuple(event.body["evidence"] for event in reversed(view.findings[-3:])),
+            findings=tuple(f"{e.body['detector']}: {e.body['evidence']}" for e in reversed(view.findings[-3:])),
         )
 
     def _models(self) -> dict[str, ModelStatus]:

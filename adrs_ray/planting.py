@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from adrs_ray import program
-from adrs_ray.candidate import Candidate, Completion, Refused
+from adrs_ray.candidate import Candidate, Completion, Failure, FailureKind, Refused
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.generation import Generation, NoBudgetError, Produced
 from adrs_ray.generator import Form, GenerationRequest
@@ -201,19 +201,33 @@ class Planting:
         return Proposal(name, decision, arm, arm[1], (parent,), (text_ref(source),), request)
 
     async def _mutated(self, proposal: Proposal) -> Produced:
-        """A program several mutations away from its parent."""
+        """A program several mutations away from its parent; a seed differs from all others in more than constants."""
+        seed = "-v" not in proposal.candidate
+        shown = self._shown.values() if seed else ()
+        shapes: dict[str | None, str] = {program.shape(other.source): other.candidate for other in shown}
+        draws = self._parts.models["mutate"].redraws + 1
+        for draw in range(draws):
+            made = await self._mutation(proposal, draw, STEPS_OF_MUTATION if seed else 1)
+            like = shapes.get(_shape(made))
+            if like is None:
+                break
+        await self._order.turn(f"s{proposal.candidate}")
+        result = self._island.screen(proposal, proposal.request, made)
+        if isinstance(result, Candidate) and like is not None:
+            failure = Failure(FailureKind.DUPLICATE, f"but for constants the same program as {like}")
+            result = self._island.refused(proposal, made, failure, made.text)
+        return Produced(result, made, draw + 1)
+
+    async def _mutation(self, proposal: Proposal, draw: int, steps: int) -> Completion:
         model = self._parts.models["mutate"]
-        steps = 1 if "-v" in proposal.candidate else STEPS_OF_MUTATION
         source, names = proposal.request.parents[0], []
-        for step in range(steps):
+        for step in range(draw * steps, (draw + 1) * steps):
             request = replace(proposal.request, parents=(source,), rng_key=(*proposal.request.rng_key, step))
             completion = await model.complete(request)
             if completion.text is not None:
                 source = completion.text
                 names.append(completion.operator.removeprefix("mutate:"))
-        made = Completion(source, "mutate", f"mutate:{'+'.join(names)}")
-        await self._order.turn(f"s{proposal.candidate}")
-        return Produced(self._island.screen(proposal, proposal.request, made), made, steps)
+        return Completion(source, "mutate", f"mutate:{'+'.join(names)}")
 
     async def _granted(self, name: str) -> bool:
         return await self._ledger.grant(SEED_ISLAND, 1, f"{name}:{self._ledger.epoch}") > 0
@@ -228,6 +242,13 @@ class Planting:
         if settled.kind is EventKind.ADMITTED and source is not None:
             body, name = settled.body, str(settled.candidate)
             self._shown[name] = ShownProgram(name, source, body["score"], body["metrics"], note=body["note"])
+
+
+def _shape(made: Completion) -> str | None:
+    try:
+        return program.shape(made.text or "")
+    except SyntaxError:
+        return None
 
 
 def seed_candidates(seeds: Sequence[Seed]) -> list[Candidate]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from adrs_ray.candidate import Failure, FailureKind, Verdict
+from adrs_ray.candidate import Evaluation, Failure, FailureKind, Verdict
 from adrs_ray.config import ModelConfig, RunConfig
+from adrs_ray.errors import UsageError
 from adrs_ray.generator import GenerationRequest
 from adrs_ray.island import Proposal
 from adrs_ray.prompt import PromptContext, PromptOperator, ShownProgram, TaskBrief
@@ -59,6 +60,15 @@ class Prompter:
         )
         return self._rendered(proposal.request, context)
 
+    def shows_seed(self, request: GenerationRequest) -> bool:
+        """Whether the same could be asked of the task's seed: then it is its own programs that a prompt cannot hold."""
+        seed = ShownProgram("seed", self._brief.seed_source)
+        try:
+            self._rendered(request, PromptContext(task=self._brief, parent=seed, partner=seed))
+        except UsageError:
+            return False
+        return True
+
     def seed_request(self, request: GenerationRequest, seeds: Sequence[ShownProgram]) -> GenerationRequest:
         """A request for a seed that differs in kind from those so far, with its messages."""
         return self._rendered(request, PromptContext(task=self._brief, inspirations=tuple(seeds)))
@@ -82,13 +92,23 @@ class Prompter:
         return replace(request, messages=render(operator, context, model, self._config.prompt))
 
     async def _verdict(self, candidate: str) -> Verdict | None:
-        """The train verdict of a candidate, artifacts included; of one that was screened out, why."""
-        measured, settled = measured_id(candidate, STAGE, "train", 0), settled_id(candidate)
-        found = await self._source.find([measured, settled])
-        if measured in found:
-            refs = list(found[measured].body["verdict"]["artifacts"].values())
-            return measurement_of(found[measured], await self._source.texts(refs)).verdict
-        if settled in found and found[settled].kind is EventKind.REJECTED:
-            body = found[settled].body
-            return Failure(FailureKind(body["failure"]), body["detail"], body["case"])
-        return None
+        """The train verdict of a candidate, artifacts included; of one that was screened out, why.
+
+        Of one measured repeatedly: the mean score and metrics with the cases of the first time, or the failure.
+        """
+        settled, repeats = settled_id(candidate), self._config.noise.max_repeats if self._brief.noisy else 1
+        measured = [measured_id(candidate, STAGE, "train", repeat) for repeat in range(repeats)]
+        found = await self._source.find([*measured, settled])
+        verdicts = [found[name] for name in measured if name in found]
+        end = found.get(settled)
+        if not verdicts:
+            if end is None or end.kind is not EventKind.REJECTED:
+                return None
+            return Failure(FailureKind(end.body["failure"]), end.body["detail"], end.body["case"])
+        told = verdicts[-1] if end is not None and end.kind is EventKind.REJECTED else verdicts[0]
+        verdict = measurement_of(
+            told, await self._source.texts(list(told.body["verdict"]["artifacts"].values()))
+        ).verdict
+        if isinstance(verdict, Evaluation) and end is not None and end.kind is EventKind.ADMITTED:
+            return replace(verdict, score=end.body["score"], metrics=end.body["metrics"])
+        return verdict

@@ -78,6 +78,7 @@ class RunResult:
     status: RunStatus
     champion: Leader | None
     champion_source: str | None
+    """As the journal has it: of an isomorphic run, in the names that models were told."""
     wall_s: float
     verdicts: dict[str, dict[Split, Verdict]] = field(default_factory=dict)
     nearest: tuple[Nearness, ...] = ()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from adrs_ray.storage.reader import JournalReader
     from adrs_ray.storage.runfolder import RunFolder
     from adrs_ray.storage.views import Admitted, RunView, SplitResult
+    from adrs_ray.task import Task
 
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -80,7 +81,7 @@ def status(run: Run, as_json: Json = False) -> None:
                 for (model, operator), arm in sorted(view.arms.items())
             },
             "open_requests": len(view.open_requests),
-            "found": [f"{event.body['detector']}: {event.body['evidence']}" for event in view.findings[-5:]],
+            "found": [_found(event) for event in view.findings[-5:]],
             "interventions": [f"{e.body['kind']} on island {e.island}: {e.body['reason']}" for e in view.interventions],
             "commands": [_order(event) for event in view.orders if event.body["kind"] != "answer"],
             "starts": len(view.epochs),
@@ -103,6 +104,11 @@ def status(run: Run, as_json: Json = False) -> None:
             typer.echo(f"{key}: {value}")
 
 
+def _found(event: Event) -> str:
+    where = "the run" if event.island < 0 else f"island {event.island}"
+    return f"{event.body['detector']} ({where}): {event.body['evidence']}"
+
+
 def _order(event: Event) -> str:
     """A command as one line."""
     kind, body = event.body["kind"], event.body["body"]
@@ -122,7 +128,9 @@ def _flat(value: Any) -> str:
 
 def best(
     run: Run,
-    program: Annotated[bool, typer.Option("--program", help="Print the program's text alone.")] = False,
+    program: Annotated[
+        bool, typer.Option("--program", help="Print the program's text alone, of an isomorphic run in native names.")
+    ] = False,
     count: Annotated[int, typer.Option("--top", help="How many of the best to list.", min=1)] = 5,
     as_json: Json = False,
 ) -> None:
@@ -137,7 +145,7 @@ def best(
         if champion is not None:
             ranked = [champion, *(entry for entry in ranked if entry is not champion)][:count]
         if program:
-            typer.echo(reader.texts([ranked[0].source])[ranked[0].source], nl=False)
+            typer.echo(_native(folder, reader.texts([ranked[0].source])[ranked[0].source]), nl=False)
         else:
             near = _nearest(folder, reader, ranked)
             if as_json:
@@ -162,16 +170,26 @@ def _result(result: SplitResult) -> float | str | None:
     return result.score if result.failure is None else result.failure.value
 
 
+def _task(folder: RunFolder) -> Task:
+    """The task of a run as its programs are written for it. Raises UsageError when it is not here any more."""
+    from adrs_ray.isomorphic import disguised
+    from adrs_ray.task import load_task
+
+    task = load_task(folder.task)
+    return disguised(task) if folder.config.isomorphic else task
+
+
+def _native(folder: RunFolder, source: str) -> str:
+    return _task(folder).translated(source) if folder.config.isomorphic else source
+
+
 def _nearest(folder: RunFolder, reader: JournalReader, ranked: list[Admitted]) -> dict[str, list[dict[str, Any]]]:
     """Known programs that each resembles most; none of a task that is not here any more."""
     from adrs_ray.errors import UsageError
-    from adrs_ray.isomorphic import disguised
     from adrs_ray.supervision.contamination import known_programs, nearest
-    from adrs_ray.task import load_task
 
     try:
-        task = load_task(folder.task)
-        task = disguised(task) if folder.config.isomorphic else task
+        task = _task(folder)
         known = known_programs(task, folder.config.finish.known)
     except UsageError as error:
         typer.echo(f"known programs are not compared: {error}", err=True)

@@ -43,25 +43,16 @@ SEED = """\
 # EVOLVE-BLOCK-START
 def placement(load, slack):
     near = load * 1.5
-    if near > 5.0:
+    if near > 4.0:
         near = near - 0.5
-    return [near, near + slack]
-
-
-def batching(load, slack):
-    size = max(load, 2.0)
-    return [size, size * 0.8 + slack]
-
-
-def caching(load, slack):
-    share = load + 2.0 * slack
-    return [share, share if share < 4.0 else 4.0]
+    return [near, near + slack, max(load, 2.0)]
 
 
 def policy():
     load = 3.0
     slack = 1.0
-    return placement(load, slack) + batching(load, slack) + caching(load, slack)
+    share = load + 2.0 * slack
+    return placement(load, slack) + [share, share * 0.8, 6.0 - slack]
 # EVOLVE-BLOCK-END
 """
 
@@ -125,15 +116,10 @@ class _Interpreter:
             match statement:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value):
                     names[name] = self._value(value, names, depth)
-                case ast.AugAssign(target=ast.Name(id=name), op=op, value=value):
-                    left = self._value(ast.Name(name), names, depth)
-                    names[name] = self._binary(op, left, self._value(value, names, depth))
                 case ast.If(test=test, body=then, orelse=otherwise):
                     self._run(then if self._value(test, names, depth) else otherwise, names, depth)
                 case ast.Return(value=ast.expr() as value):
                     raise _Return(self._value(value, names, depth))
-                case ast.Expr(value=value):
-                    self._value(value, names, depth)
                 case ast.Pass():
                     pass
                 case _:
@@ -160,13 +146,9 @@ class _Interpreter:
                 return -of(operand)
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 return not of(operand)
-            case ast.BoolOp(op=op, values=values):
-                return (all if isinstance(op, ast.And) else any)(of(value) for value in values)
             case ast.Compare(left=left, ops=ops, comparators=others):
                 figures = [of(left), *map(of, others)]
                 return all(self._binary(op, a, b) for op, a, b in zip(ops, figures, figures[1:], strict=False))
-            case ast.IfExp(test=test, body=then, orelse=otherwise):
-                return of(then if of(test) else otherwise)
             case ast.List(elts=elements):
                 return [of(element) for element in elements]
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):

@@ -130,9 +130,9 @@ class Result:
 def jobs_of(study: Study, landscapes: Sequence[str], extra: Iterable[str] = ()) -> list[Job]:
     """Every run of the study on these landscapes: by seed first, so that a study that is cut off has whole seeds."""
     synthetic, real = study.synthetic, study.real
-    pairs = zip(synthetic.tuning_seeds, synthetic.held_out_seeds, strict=True)
     plan: list[tuple[int, Sequence[str], int]] = [
-        (seed, synthetic.landscapes, synthetic.candidates) for pair in pairs for seed in pair
+        (seed, synthetic.landscapes, synthetic.candidates)
+        for seed in (*synthetic.held_out_seeds, *synthetic.tuning_seeds)
     ]
     plan += [(seed, real.landscapes, real.candidates) for seed in real.seeds]
     tried_on_tasks = {*real.variants, *extra}
