@@ -456,4 +456,5 @@ def _described(section: BaseModel, indent: str) -> list[str]:
 
 
 def _scalar(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("\n...").strip()
+    # Orders of keys are kept: models and operators are drawn by their places.
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip().removesuffix("\n...").strip()

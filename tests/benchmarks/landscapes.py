@@ -150,7 +150,7 @@ class _Interpreter:
                 figures = [of(left), *map(of, others)]
                 return all(self._binary(op, a, b) for op, a, b in zip(ops, figures, figures[1:], strict=False))
             case ast.List(elts=elements):
-                return [of(element) for element in elements]
+                return _checked([of(element) for element in elements])
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
                 figures = [of(argument) for argument in args]
                 if name in self._functions:
@@ -167,10 +167,10 @@ class _Interpreter:
 
 def _checked(value: Any) -> Any:
     """The value, if it is of a size that further steps cannot blow up."""
-    if isinstance(value, list):
-        if len(value) > _LONGEST:
-            raise ProgramError("a list is too long")
-    elif not abs(value) <= _LARGEST:
+    numbers = value if isinstance(value, list) else [value]
+    if len(numbers) > _LONGEST:
+        raise ProgramError("a list is too long")
+    if not all(abs(number) <= _LARGEST for number in numbers):
         raise ProgramError("a number is too large")
     return value
 
