@@ -457,4 +457,5 @@ def _described(section: BaseModel, indent: str) -> list[str]:
 
 def _scalar(value: Any) -> str:
     # Orders of keys are kept: models and operators are drawn by their places.
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip().removesuffix("\n...").strip()
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
+    return text.strip().removesuffix("\n...").strip()

@@ -154,7 +154,7 @@ class Generation:
             if problem is None or not patience[kind] or len(usages) >= MOST_REQUESTS:
                 break
             patience[kind] -= 1
-            request = self._next(request, completion, problem)
+            request = await self._recorded(self._next(request, completion, problem), past)
         # What an earlier life asked for beyond the answer that is good enough now.
         usages += [Usage(**event.body["usage"]) for event in past.answers.values()]
         priced = replace(result, cost=cost_of(total_usage(usages)))
@@ -162,9 +162,13 @@ class Generation:
 
     async def _first_request(self, proposal: Proposal, past: _Past) -> GenerationRequest:
         if past.requested:
-            first = past.requested[0]
-            return request_of(first, await self._ledger.texts(request_texts(first)))
+            return await self._recorded(proposal.request, past)
         return await self._prompter.request(proposal)
+
+    async def _recorded(self, request: GenerationRequest, past: _Past) -> GenerationRequest:
+        """The request as an earlier life has made it, if it has: what it was told may have changed since."""
+        event = past.requested.get(request.id)
+        return request if event is None else request_of(event, await self._ledger.texts(request_texts(event)))
 
     async def _answer(
         self, proposal: Proposal, request: GenerationRequest, past: _Past, model: Model
@@ -282,7 +286,7 @@ class Generation:
 class _Past:
     """Requests of one decision that the journal knows."""
 
-    requested: tuple[Event, ...]
+    requested: Mapping[str, Event]
     answers: dict[str, Event]
     """Those that were not read again yet."""
     open: Mapping[str, Event]
@@ -290,9 +294,9 @@ class _Past:
     @classmethod
     def of(cls, events: Iterable[Event]) -> _Past:
         listed = list(events)
-        requested = tuple(e for e in listed if e.kind is EventKind.REQUESTED)
+        requested = {e.body["request"]: e for e in listed if e.kind is EventKind.REQUESTED}
         answers = {e.body["request"]: e for e in listed if e.kind in (EventKind.COMPLETED, EventKind.LOST)}
-        waiting = {e.body["request"]: e for e in requested if e.body["request"] not in answers}
+        waiting = {name: event for name, event in requested.items() if name not in answers}
         return cls(requested, answers, waiting)
 
 

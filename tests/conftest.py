@@ -1,10 +1,19 @@
-"""Tests marked `torch` are skipped, with a message, where torch is not installed."""
+"""Tests marked `torch` are skipped, with a message, where torch is not installed; how hypothesis tries things."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Examples are drawn slowly on a machine that does other things at the same time; that is no failure. In CI the same
+# ones are drawn every time: what a change breaks is then of the change.
+settings.register_profile(
+    "adrs", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("adrs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

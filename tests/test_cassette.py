@@ -51,14 +51,14 @@ class Uneven(LiteralModel):
 
     async def complete(self, request: GenerationRequest) -> Completion:
         await asyncio.sleep(self._rng.uniform(0, self._most_s))
-        return await super().complete(request)
+        return replace(await super().complete(request), model=request.model)
 
 
 class UnevenEvaluator(LiteralEvaluator):
     """Judges after a random time, `slots` at once; with `noise` the same program gets another score each time."""
 
     def __init__(self, seed: int, most_s: float, slots: int = 3, noise: float = 0.0) -> None:
-        super().__init__(slots=slots)
+        super().__init__(slots=slots, cap=15.0)
         self._rng = random.Random(seed)
         self._most_s = most_s
         self._noise = noise
@@ -160,7 +160,7 @@ def again(
     folder = RunFolder.create(path / f"replay-{seed}-{slots}", cassette.config, "stub", True)
     given = models or {
         **dict.fromkeys(cassette_models(cassette, strict=True), LateModel(cassette, seed, most_s)),
-        "mutate": LiteralModel(),
+        "mutate": Uneven(seed, most_s),
     }
     evaluator = LateEvaluator(cassette, seed, most_s, slots)
     task = task or stub_task()
@@ -328,13 +328,13 @@ def test_a_replay_that_asks_something_else_ends_in_one_line(tmp_path):
 def test_a_replay_whose_programs_differ_ends_in_one_line(tmp_path):
     cassette, _ = taped(tmp_path, busy(budget__max_candidates=20), paid=False)
 
-    class Other(LiteralModel):
+    class Other(Uneven):
         async def complete(self, request: GenerationRequest) -> Completion:
             made = await super().complete(request)
             return replace(made, text=None if made.text is None else made.text + "OTHER = 1\n")
 
     with pytest.raises(RunError, match=r"replay: .*--loose"):
-        again(tmp_path, cassette, models={"mutate": Other()})
+        again(tmp_path, cassette, models={"mutate": Other(1, 0.0)})
 
 
 def test_a_replay_that_stalls_ends_in_one_line_that_says_where(tmp_path):

@@ -189,6 +189,10 @@ def point_of(source: str) -> Point:
 # -- landscapes ------------------------------------------------------------------------------------------------------
 
 
+_Surface: TypeAlias = tuple[Point, Callable[[Point], Point]]
+"""The optimum and the figures of a point, points being relative offsets from that of the seed program."""
+
+
 @dataclass(frozen=True)
 class Landscape:
     """A kind and a seed. `figures` and `value` are free of noise."""
@@ -209,14 +213,19 @@ class Landscape:
         metrics = (MetricBrief("closeness", "1", "max"),)
         return TaskBrief(self.name, "reach a point", "", ("policy",), SEED, metrics, "closeness", noisy=self.noisy)
 
+    @property
+    def optimum(self) -> Point:
+        """The point with the score 1."""
+        return (1.0 + self._surface[0]) * point_of(SEED)
+
     @cached_property
-    def _surface(self) -> Callable[[Point], Point]:
+    def _surface(self) -> _Surface:
         rng = np.random.default_rng((KINDS.index(self.kind), self.seed))
         return _deceptive(rng) if self.kind == "deceptive" else _smooth(rng)
 
     def figures(self, point: Point) -> Point:
         """One per case: 0 at the seed's point, 1 at the optimum, at least -1."""
-        return np.maximum(self._surface(point / point_of(SEED) - 1.0), LOWEST)
+        return np.maximum(self._surface[1](point / point_of(SEED) - 1.0), LOWEST)
 
     def value(self, source: str) -> float:
         """The score of a program; that of the worst point where it gives none."""
@@ -226,18 +235,18 @@ class Landscape:
             return LOWEST
 
 
-def _smooth(rng: np.random.Generator) -> Callable[[Point], Point]:
+def _smooth(rng: np.random.Generator) -> _Surface:
     """Per case 1 less the distance to the optimum along two axes of a rotated ellipsoid, over that of the seed (0)."""
-    while True:
+    at_seed = np.zeros(CASES)
+    while at_seed.min() <= 0.4 * at_seed.mean():  # no case is nearly solved from the start
         optimum = np.exp(rng.uniform(0.25, 0.9, DIMENSIONS) * rng.choice((-1.0, 1.0), DIMENSIONS)) - 1.0
         rotation = np.linalg.qr(rng.normal(size=(DIMENSIONS, DIMENSIONS)))[0]
         axes = rotation * np.geomspace(1.0, 4.0, DIMENSIONS)[rng.permutation(DIMENSIONS), None]
         at_seed = _lengths(axes @ optimum)
-        if at_seed.min() > 0.4 * at_seed.mean():
-            return lambda offset: 1.0 - _lengths(axes @ (offset - optimum)) / at_seed
+    return optimum, lambda offset: 1.0 - _lengths(axes @ (offset - optimum)) / at_seed
 
 
-def _deceptive(rng: np.random.Generator) -> Callable[[Point], Point]:
+def _deceptive(rng: np.random.Generator) -> _Surface:
     """Per case two optima on opposite sides of the seed (the origin), the better one in a narrow basin."""
     groups = rng.permutation(DIMENSIONS)
     directions = rng.choice((-1.0, 1.0), DIMENSIONS)
@@ -251,7 +260,9 @@ def _deceptive(rng: np.random.Generator) -> Callable[[Point], Point]:
         narrow = 1.0 - _lengths(offset[groups] - best) / (NARROW * _lengths(best))
         return np.maximum(LOCAL_OPTIMUM * wide, narrow)
 
-    return figures
+    optimum = np.empty(DIMENSIONS)
+    optimum[groups] = best
+    return optimum, figures
 
 
 def _lengths(vector: Point) -> Point:

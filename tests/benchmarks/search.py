@@ -39,7 +39,15 @@ from adrs_ray.runner import IslandParts
 from adrs_ray.storage.memory import MemoryJournal
 from adrs_ray.task import load_task
 from tests.benchmarks.landscapes import KINDS, Landscape, LandscapeEvaluator
-from tests.benchmarks.search_study import STUDY, Job, Result, jobs_of, read_results, read_study
+from tests.benchmarks.search_study import (
+    STUDY,
+    Job,
+    Result,
+    confirming_jobs,
+    read_results,
+    read_study,
+    screening_jobs,
+)
 from tests.benchmarks.search_tables import challenger, markdown
 
 
@@ -173,11 +181,13 @@ def main() -> None:
             raise UsageError(f"--landscapes: the study has no {', '.join(sorted(unknown))}")
     except UsageError as error:
         parser.error(str(error))
+    run_all(screening_jobs(study, names), options.out, options.workers)
     found = challenger(study, read_results(options.out).values())
-    jobs = jobs_of(study, names, [] if found is None else [found])
-    run_all(jobs, options.out, options.workers)
-    keys = {job.key for job in jobs_of(study, [*KINDS, *study.real.landscapes], [] if found is None else [found])}
-    print(markdown(study, [r for key, r in read_results(options.out).items() if key in keys]))
+    run_all(confirming_jobs(study, names, found), options.out, options.workers)
+    everywhere = [*study.synthetic.landscapes, *study.real.landscapes]
+    jobs = screening_jobs(study, everywhere) + confirming_jobs(study, everywhere, found)
+    keys = {job.key for job in jobs}
+    print(markdown(study, [result for key, result in read_results(options.out).items() if key in keys]))
 
 
 if __name__ == "__main__":

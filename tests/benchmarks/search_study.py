@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from adrs_ray.config import RunConfig, override
 from adrs_ray.errors import UsageError
 from adrs_ray.task import describe_validation_error
-from tests.benchmarks.landscapes import KINDS, Kind
+from tests.benchmarks.landscapes import Kind
 
 STUDY = Path(__file__).with_name("search_study.yaml")
 
@@ -34,8 +34,9 @@ class Variant(_Section):
 class Synthetic(_Section):
     landscapes: list[Kind]
     candidates: int = Field(ge=10)
-    tuning_seeds: list[int] = Field(min_length=10)
+    screening_seeds: list[int] = Field(min_length=10)
     held_out_seeds: list[int] = Field(min_length=10)
+    held_out_variants: list[str]
 
 
 class Real(_Section):
@@ -67,10 +68,10 @@ class Study(_Section):
         names = [variant.name for variant in self.variants]
         if len(set(names)) < len(names):
             raise ValueError("two variants have one name")
-        if unknown := {self.default, *self.real.variants} - set(names):
+        if unknown := {self.default, *self.real.variants, *self.synthetic.held_out_variants} - set(names):
             raise ValueError(f"{', '.join(sorted(unknown))}: not among the variants")
-        if set(self.synthetic.tuning_seeds) & set(self.synthetic.held_out_seeds):
-            raise ValueError("tuning and held-out seeds overlap")
+        if set(self.synthetic.screening_seeds) & set(self.synthetic.held_out_seeds):
+            raise ValueError("screening and held-out seeds overlap")
         known = {*self.synthetic.landscapes, *self.real.landscapes}
         if unknown := {name for variant in self.variants for name in variant.landscapes or ()} - known:
             raise ValueError(f"{', '.join(sorted(unknown))}: not among the landscapes")
@@ -127,22 +128,35 @@ class Result:
     cpu_s: float
 
 
-def jobs_of(study: Study, landscapes: Sequence[str], extra: Iterable[str] = ()) -> list[Job]:
-    """Every run of the study on these landscapes: by seed first, so that a study that is cut off has whole seeds."""
+def screening_jobs(study: Study, landscapes: Sequence[str]) -> list[Job]:
+    """Every variant on the screening seeds, by seed first: a study that is cut off has whole seeds."""
+    synthetic = study.synthetic
+    names = [name for name in synthetic.landscapes if name in landscapes]
+    everybody = [variant.name for variant in study.variants]
+    return _jobs(study, names, synthetic.screening_seeds, synthetic.candidates, everybody)
+
+
+def confirming_jobs(study: Study, landscapes: Sequence[str], challenger: str | None) -> list[Job]:
+    """The challenger, the default and those it is compared with, on held-out seeds and on tasks."""
     synthetic, real = study.synthetic, study.real
-    plan: list[tuple[int, Sequence[str], int]] = [
-        (seed, synthetic.landscapes, synthetic.candidates)
-        for seed in (*synthetic.held_out_seeds, *synthetic.tuning_seeds)
-    ]
-    plan += [(seed, real.landscapes, real.candidates) for seed in real.seeds]
-    tried_on_tasks = {*real.variants, *extra}
+    names = [name for name in synthetic.landscapes if name in landscapes]
+    tasks = [name for name in real.landscapes if name in landscapes]
+    always = [study.default] if challenger is None else [study.default, challenger]
     return [
-        Job(variant.name, name, seed, config_of(study, variant, candidates, seed), variant.search)
-        for seed, names, candidates in plan
-        for name in names
-        if name in landscapes
+        *_jobs(study, names, synthetic.held_out_seeds, synthetic.candidates, [*always, *synthetic.held_out_variants]),
+        *_jobs(study, tasks, real.seeds, real.candidates, [*always, *real.variants]),
+    ]
+
+
+def _jobs(
+    study: Study, landscapes: Sequence[str], seeds: Sequence[int], candidates: int, names: Sequence[str]
+) -> list[Job]:
+    return [
+        Job(variant.name, landscape, seed, config_of(study, variant, candidates, seed), variant.search)
+        for seed in seeds
+        for landscape in landscapes
         for variant in study.variants
-        if (name in KINDS or variant.name in tried_on_tasks) and name in (variant.landscapes or [name])
+        if variant.name in names and landscape in (variant.landscapes or [landscape])
     ]
 
 

@@ -73,8 +73,8 @@ def interval(groups: Sequence[Scores], resamples: int, level: float) -> tuple[fl
 
 
 def challenger(study: Study, results: Iterable[Result]) -> str | None:
-    """The variant with the highest mean on the tuning seeds; None before all landscapes have runs there."""
-    table = Table(study, results, study.synthetic.landscapes, study.synthetic.tuning_seeds)
+    """The variant with the highest mean on the screening seeds; None before all landscapes have runs there."""
+    table = Table(study, results, study.synthetic.landscapes, study.synthetic.screening_seeds)
     return table.best(table.landscapes) if table.variants(table.landscapes) else None
 
 
@@ -84,19 +84,18 @@ def challenger(study: Study, results: Iterable[Result]) -> str | None:
 def markdown(study: Study, results: Sequence[Result]) -> str:
     """All tables, and what the rule says."""
     synthetic, real = study.synthetic, study.real
+    screening = Table(study, results, synthetic.landscapes, synthetic.screening_seeds)
     held_out = Table(study, results, synthetic.landscapes, synthetic.held_out_seeds)
-    tuning = Table(study, results, synthetic.landscapes, synthetic.tuning_seeds)
     tasks = Table(study, results, real.landscapes, real.seeds)
     parts: list[str] = []
-    for title, table in (("Held-out seeds", held_out), ("Tuning seeds", tuning), ("Tasks", tasks)):
+    for title, table in (("Screening seeds", screening), ("Held-out seeds", held_out), ("Tasks", tasks)):
         names = [name for name in table.landscapes if study.default in table.variants([name])]
-        if len(names) > 1:
+        if len(names) > 1 and table is not tasks:
             parts.append(rows(f"{title}, overall ({', '.join(names)})", table, names))
-        if table is not tuning:
-            parts += [rows(f"{title}, {name}", table, [name]) for name in names]
+        parts += [rows(f"{title}, {name}", table, [name]) for name in names]
     chosen = challenger(study, results)
     if chosen is not None and chosen in held_out.variants(held_out.landscapes):
-        parts.append(decision(study, chosen, held_out, tasks))
+        parts.append(decision(study, chosen, screening, held_out, tasks))
     return "\n".join(parts)
 
 
@@ -133,14 +132,14 @@ def _signed(figures: tuple[float, float, float], same: bool) -> str:
     return f"**{text}**" if figures[1] > 0 or figures[2] < 0 else text
 
 
-def decision(study: Study, chosen: str, held_out: Table, tasks: Table) -> str:
+def decision(study: Study, chosen: str, screening: Table, held_out: Table, tasks: Table) -> str:
     """What the rule says of the default and of every choice."""
     lines = [
         "### What the rule says",
         "",
         " ".join(study.test.rule.split()),
         "",
-        f"- Challenger (best on tuning seeds): `{chosen}`.",
+        f"- Challenger (best on screening seeds): `{chosen}`.",
     ]
     if chosen == study.default:
         lines.append("- It is the default, which stays.")
@@ -148,8 +147,7 @@ def decision(study: Study, chosen: str, held_out: Table, tasks: Table) -> str:
         gain = held_out.difference(chosen, study.default, held_out.landscapes)
         names = [name for name in tasks.landscapes if chosen in tasks.variants([name])]
         on_tasks = {name: tasks.difference(chosen, study.default, [name]) for name in names}
-        worse = [name for name, figures in on_tasks.items() if figures[2] < 0]
-        passes = gain[1] > 0 and not worse
+        passes = gain[1] > 0 and all(figures[2] >= 0 for figures in on_tasks.values())
         lines.append(f"- On held-out seeds it differs from `{study.default}` by {_signed(gain, False)}.")
         lines += [f"- On {name} it differs by {_signed(figures, False)}." for name, figures in on_tasks.items()]
         lines.append(f"- The default {'changes to it' if passes else 'stays'}.")
@@ -157,9 +155,9 @@ def decision(study: Study, chosen: str, held_out: Table, tasks: Table) -> str:
     for variant in study.variants:
         if variant.name == study.default:
             continue
-        names = [name for name in held_out.landscapes if variant.name in held_out.variants([name])]
-        better = [n for n in names if held_out.difference(variant.name, study.default, [n])[1] > 0]
-        near = [n for n in names if held_out.difference(variant.name, held_out.best([n]), [n])[2] >= 0]
+        names = [name for name in screening.landscapes if variant.name in screening.variants([name])]
+        better = [n for n in names if screening.difference(variant.name, study.default, [n])[1] > 0]
+        near = [n for n in names if screening.difference(variant.name, screening.best([n]), [n])[2] >= 0]
         cells = (variant.name, ", ".join(better) or "-", ", ".join(near) or "-", "yes" if better or near else "no")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
