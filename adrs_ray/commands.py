@@ -6,6 +6,7 @@ given and again where it is obeyed, journaled once as COMMAND, and obeyed from t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from adrs_ray import program
 from adrs_ray.config import BudgetConfig, RunConfig, override
 from adrs_ray.errors import UsageError
 from adrs_ray.task import describe_validation_error
+
+
+SAID_CHARS = 150
 
 
 class _Body(BaseModel):
@@ -69,6 +73,9 @@ class Budget(_Body):
             raise ValueError(
                 f"unknown limit {unknown[0]!r}: accepted are {', '.join(sorted(BudgetConfig.model_fields))}"
             )
+        endless = sorted(key for key, value in self.values.items() if value is not None and not math.isfinite(value))
+        if endless:
+            raise ValueError(f"{endless[0]} is no finite number: none takes a limit away")
         return self
 
 
@@ -127,12 +134,17 @@ def checked(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """The body with all its keys. Raises UsageError, one line: what is wrong and what is accepted."""
     model = KINDS.get(kind)
     if model is None:
-        raise UsageError(f"unknown command {kind!r}: accepted are {', '.join(KINDS)}")
+        raise UsageError(f"unknown command {_short(repr(kind))}: accepted are {', '.join(KINDS)}")
     try:
         return model.model_validate(dict(body)).model_dump()
     except ValidationError as error:
         line = describe_validation_error(error).removeprefix("(top level): ")
-        raise UsageError(f"command {kind}: {line}") from None
+        raise UsageError(f"command {kind}: {_short(line)}") from None
+
+
+def _short(said: str) -> str:
+    """What quotes the command itself: its beginning and end are enough."""
+    return said if len(said) <= 2 * SAID_CHARS else f"{said[:SAID_CHARS]} ... {said[-SAID_CHARS:]}"
 
 
 def rebudgeted(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:

@@ -246,7 +246,7 @@ class Search:
                 body = await self._checked(command, status)
             except UsageError as error:
                 _log.warning("command %s is refused: %s", command.id, error)
-                await self._journal(command, "refused", {"kind": command.kind, "why": str(error)})
+                await self._journal(command, "refused", {"kind": command.kind[:100], "why": str(error)})
                 continue
             if command.kind == "budget":
                 # Before it is journaled: obeyed once more by the next start if we are killed in between.

@@ -201,7 +201,7 @@ def busy(**changes: object) -> RunConfig:
 
 @pytest.mark.parametrize(("seed", "slots", "most_s"), [(7, 1, 0.0), (8, 2, 0.002), (9, 5, 0.01)])
 def test_a_replay_with_other_delays_and_slots_is_identical(tmp_path, seed, slots, most_s):
-    config = asking(busy())
+    config = asking(busy(budget__max_candidates=300))
     cassette, recorded = taped(tmp_path, config)
     kinds = {event.kind for event in recorded}
     assert {EventKind.MIGRATED, EventKind.NOTED, EventKind.FOUND, EventKind.INTERVENED, EventKind.REJECTED} <= kinds

@@ -381,7 +381,7 @@ def test_programs_that_were_screened_out_are_repaired_once_each(tmp_path):
     assert all(ended[name].kind is EventKind.REJECTED for name in repaired)
     for request in model.requests:
         if request.operator == "fix":
-            assert ended[repaired_by(events, request.candidate)].body["detail"] in request.messages[-1].content
+            assert ended[repaired_by(events, request.candidate)].body["detail"] in request.messages[1].content
 
 
 def repaired_by(events: list[Event], candidate: str) -> str:

@@ -178,4 +178,6 @@ def _by_linear_rank(elites: Sequence[Elite], rng: np.random.Generator) -> Elite:
 
 
 def _drawn(elites: Sequence[Elite], weights: NDArray[np.float64], rng: np.random.Generator) -> Elite:
-    return elites[int(rng.choice(len(elites), p=weights / weights.sum()))]
+    """One by weight: what `rng.choice` draws, without its checks, which cost more than the draw."""
+    chances = (weights / weights.sum()).cumsum()
+    return elites[int((chances / chances[-1]).searchsorted(rng.random(), side="right"))]

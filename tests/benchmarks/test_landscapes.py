@@ -163,7 +163,8 @@ def test_the_study_that_ships_names_each_run_once():
     ],
 )
 def test_a_mistake_in_a_study_file_is_one_clear_line(tmp_path, change, said):
-    data = yaml.safe_load(STUDY.read_text()) | {"real": {**yaml.safe_load(STUDY.read_text())["real"], "variants": []}}
+    data = yaml.safe_load(STUDY.read_text())
+    data["real"]["variants"] = data["synthetic"]["held_out_variants"] = []
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(data | change))
     with pytest.raises(UsageError, match=said) as error:
