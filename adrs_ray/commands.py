@@ -17,7 +17,6 @@ from adrs_ray.config import BudgetConfig, RunConfig, override
 from adrs_ray.errors import UsageError
 from adrs_ray.task import describe_validation_error
 
-
 SAID_CHARS = 150
 
 

@@ -163,7 +163,7 @@ class Generation:
     async def _first_request(self, proposal: Proposal, past: _Past) -> GenerationRequest:
         if past.requested:
             return await self._recorded(proposal.request, past)
-        return await self._prompter.request(proposal)
+        return proposal.request if proposal.request.messages else await self._prompter.request(proposal)
 
     async def _recorded(self, request: GenerationRequest, past: _Past) -> GenerationRequest:
         """The request as an earlier life has made it, if it has: what it was told may have changed since."""

@@ -184,6 +184,11 @@ class Ledger:
             (recorded,) = await self.append([event], self.epoch)
             return int(recorded.body["count"])
 
+    async def give_back(self, island: int, count: int, request: str) -> None:
+        """`count` granted candidates will not be tried by an island; asked again the same `request` changes nothing."""
+        event = Event(f"give_back:{request}", EventKind.GRANT, None, island, {"count": -count})
+        await self.append([event], self.epoch)
+
     async def reopen(self, island: int, pending: int, request: str) -> None:
         """An island starts: what it was granted before lapses, `pending` candidates are under way."""
         event = Event(f"reopen:{request}", EventKind.GRANT, None, island, {"reopened": pending})

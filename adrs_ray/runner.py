@@ -64,6 +64,10 @@ class IslandLedger(RequestLedger, Protocol):
         """Permission for up to `want` more candidates; 0 means this island is done. Idempotent by `request`."""
         ...
 
+    async def give_back(self, island: int, count: int, request: str) -> None:
+        """`count` granted candidates will not be tried by this island. Idempotent by `request`."""
+        ...
+
     async def reopen(self, island: int, pending: int, request: str) -> None:
         """An island starts with `pending` candidates already under way. Idempotent by `request`."""
         ...
@@ -202,6 +206,13 @@ class IslandLoop:
             self._begun += 1
             return True
 
+    async def _return_grant(self, event: Event) -> None:
+        """The limit has changed: what was granted under the old one and not begun is asked for anew."""
+        async with self._grant_lock:
+            unused, self._granted = self._granted, 0
+            if unused:
+                await self._ledger.give_back(self.island.number, unused, f"{self._start}:{event.seq}")
+
     async def _step(self) -> int:
         """One decision from proposal to terminal state; returns its number."""
         await self._order.turn("a")
@@ -339,6 +350,7 @@ class IslandLoop:
         await self._order.turn(f"c{event.id.removeprefix('command:')}")
         obey(self.island, event)
         if event.body["kind"] == "budget":
+            await self._return_grant(event)
             # Workers that found nothing granted have ended: perhaps there is more now.
             done = [task for task in self._workers if task.done()]
             self._workers = [task for task in self._workers if not task.done()]

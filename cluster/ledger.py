@@ -70,6 +70,9 @@ class LedgerActor:
     async def grant(self, island: int, want: int, request: str) -> int:
         return await (await self._ledger()).grant(island, want, request)
 
+    async def give_back(self, island: int, count: int, request: str) -> None:
+        await (await self._ledger()).give_back(island, count, request)
+
     async def reopen(self, island: int, pending: int, request: str) -> None:
         await (await self._ledger()).reopen(island, pending, request)
 
@@ -159,6 +162,9 @@ class RayLedger:
 
     async def grant(self, island: int, want: int, request: str) -> int:
         return await self._insist(lambda: self._actor.grant.remote(island, want, request))
+
+    async def give_back(self, island: int, count: int, request: str) -> None:
+        await self._insist(lambda: self._actor.give_back.remote(island, count, request))
 
     async def reopen(self, island: int, pending: int, request: str) -> None:
         await self._insist(lambda: self._actor.reopen.remote(island, pending, request))

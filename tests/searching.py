@@ -79,13 +79,16 @@ async def start(
     seeds: Sequence[Seed] = (),
     stop: StopSwitch | None = None,
     adapt: Callable[[IslandParts], IslandParts] = lambda parts: parts,
+    hosted: Callable[[LocalHost], None] = lambda host: None,
 ) -> RunResult:
-    """One start of a run, from beginning or journal to its end."""
+    """One start of a run, from beginning or journal to its end. `hosted` gets the host of its islands."""
     ledger = await Ledger.open(journal, config)
     await ledger.start_epoch()
     parts = adapt(parts_for(config, ledger, model, evaluator, brief))
     task = stub_task(seed=parts.brief.seed_source)
-    run = Search(task, parts, folder, ledger, LocalHost(parts), lambda status: None, stop or StopSwitch())
+    host = LocalHost(parts)
+    hosted(host)
+    run = Search(task, parts, folder, ledger, host, lambda status: None, stop or StopSwitch())
     return await asyncio.wait_for(run.run(seeds), 30)
 
 

@@ -17,13 +17,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adrs_ray.candidate import Completion, Evaluation, Failure, FailureKind, Usage, Verdict
-from adrs_ray.cassette import Cassette, difference, digest_of, facts_of, record
+from adrs_ray.cassette import (
+    Cassette,
+    Fact,
+    RecordedCommand,
+    RecordedCompletion,
+    RecordedSeed,
+    RecordedVerdict,
+    difference,
+    digest_of,
+    facts_of,
+    record,
+)
 from adrs_ray.config import RunConfig, override
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.evaluator.replayed import CassetteEvaluator
 from adrs_ray.generation import NoBudgetError
 from adrs_ray.generator import GenerationRequest, Message, Models
+from adrs_ray.generator.mailbox import MailboxModel
 from adrs_ray.generator.replayed import CassetteModel
 from adrs_ray.ledger import Ledger
 from adrs_ray.local import LocalHost
@@ -32,7 +44,9 @@ from adrs_ray.prompt.brief import brief_of
 from adrs_ray.replay import Replayed, cassette_models, refuse_unfit, rerun
 from adrs_ray.runner import IslandParts
 from adrs_ray.search import RunResult, Search, Seed, StopSwitch
+from adrs_ray.selector.arms import MAILBOX
 from adrs_ray.storage import cassette_file
+from adrs_ray.storage.events import request_of, request_texts
 from adrs_ray.storage.journal import SETTLED, Event, EventKind
 from adrs_ray.storage.memory import MemoryJournal
 from adrs_ray.storage.runfolder import RunFolder, post_command
@@ -132,7 +146,7 @@ def taped(
         ledger = await Ledger.open(journal, config)
         await ledger.start_epoch()
         model, evaluator = Uneven(1, most_s, paid), UnevenEvaluator(2, most_s, noise=noise)
-        models = dict.fromkeys(["mutate", *config.models], model)
+        models = {**dict.fromkeys(config.models, model), "mutate": Uneven(3, most_s), MAILBOX: MailboxModel()}
         parts = IslandParts(config, brief_of(task, config), models, evaluator, ledger)
         search = Search(task, parts, folder, ledger, LocalHost(parts), lambda status: None, stop or StopSwitch())
         steering = asyncio.create_task(steer(folder, journal)) if steer else None
@@ -279,6 +293,24 @@ def test_hints_pins_bans_and_pauses_are_obeyed_where_they_were(tmp_path):
     assert [e.body for e in events if e.kind is EventKind.COMMAND] == orders
 
 
+def test_a_run_that_people_answered_is_replayed_without_them(tmp_path):
+    async def answer(folder: RunFolder, journal: MemoryJournal) -> None:
+        done: set[str] = set()
+        while not any(event.kind is EventKind.RUN_ENDED for event in await journal.read()):
+            for event in await journal.read(kinds=[EventKind.REQUESTED]):
+                if event.id not in done:
+                    done.add(event.id)
+                    request = request_of(event, await journal.texts(request_texts(event)))
+                    text = (await LiteralModel().complete(request)).text or "nothing came to mind"
+                    post_command(folder, "answer", {"request": request.id, "text": text})
+            await asyncio.sleep(0.02)
+
+    config = busy(budget__max_candidates=25, generator__kind="mailbox", islands__count=2)
+    cassette, recorded = taped(tmp_path, config, steer=answer)
+    assert len(cassette.completions) >= 24
+    check_identical(recorded, *again(tmp_path, cassette))
+
+
 def test_commands_given_before_the_islands_begin_replay(tmp_path):
     async def steer(folder: RunFolder, journal: MemoryJournal) -> None:
         post_command(folder, "hint", {"text": "larger", "island": None})
@@ -411,8 +443,6 @@ def request_for(name: str, operator: str = "diff", content: str = "improve it") 
 
 
 def tape_of(config: RunConfig, *names: str) -> Cassette:
-    from adrs_ray.cassette import Fact, RecordedCompletion
-
     completions = {}
     for name in names:
         answer = Completion(f"answer {name}", "small", "diff", usage=Usage(tokens_in=3, tokens_out=4))
@@ -490,8 +520,6 @@ def test_a_file_gives_back_what_was_written_and_is_the_same_each_time(tmp_path):
     config = override(asking(RunConfig()), {"islands.overrides": {1: {"archive": "topk"}}})
     tape = tape_of(config, "0-1/0")
     failure = Failure(FailureKind.CRASH, odd, None, artifacts={"stderr": odd})
-    from adrs_ray.cassette import RecordedCommand, RecordedSeed, RecordedVerdict
-
     full = replace(
         tape,
         seeds=(RecordedSeed(odd, "seed"),),
@@ -536,6 +564,9 @@ def test_files_that_are_no_cassette_are_refused_in_one_line(tmp_path):
         ([*lines, lines[1]], "something follows"),
         ([lines[0], {"melody": {}}, {"end": 1}], "no known kind"),
         ([lines[0], {"seed": {"source": "x"}}, {"end": 1}], "a seed that does not have"),
+        ([{**lines[0], "config": "a: &a [1]\nb: [*a, *a]\n"}, *lines[1:]], "aliases"),
+        ([{**lines[0], "config": "a: ["}, *lines[1:]], "no cassette"),
+        ([{**lines[0], "config": "melody: 1"}, *lines[1:]], "melody"),
         (infinite, "Infinity is no JSON"),
         (words, "is of a wrong type"),
     ):

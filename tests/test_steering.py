@@ -183,8 +183,8 @@ def test_a_pinned_candidate_is_drawn_often(tmp_path):
         seq = (await run.events())[-1].seq
         await run.result()
         events = await run.events()
-        before = [e for e in made(events, 0) if e.seq <= seq and e.island >= 0]
-        after = made(events, seq)[4:]
+        before = [e for e in settled(events) if e.seq <= seq and e.island >= 0]
+        after = [e for e in settled(events) if e.seq > seq][4:24]
         share = sum("seed-0" in e.body["parents"] for e in after) / len(after)
         assert share > 0.2
         assert share > sum("seed-0" in e.body["parents"] for e in before[5:]) / max(1, len(before[5:]))
@@ -414,7 +414,7 @@ def test_a_run_whose_islands_are_all_retired_ends_and_says_so(tmp_path):
         assert result.verdicts
         events = await run.events()
         started = {e.candidate for e in kinds(events, EventKind.GENERATED)}
-        assert started == set(candidates(events))
+        assert started <= set(candidates(events))
         post_command(run.folder, "spawn", {})
         again = await run.again(budget__max_candidates=result.status.candidates + 10)
         assert again.status.candidates == result.status.candidates + 10

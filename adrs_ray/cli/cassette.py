@@ -68,7 +68,7 @@ def replay(
     folder = RunFolder.create(out, config, recorded.task, local=True)
     stream = sys.stderr if as_json else sys.stdout
     with contextlib.redirect_stdout(stream):
-        print(f"run {folder.path}: {task.name} from {file}", flush=True)
+        print(f"run {folder.path}: {task.name} from {file} (adrs-ray {recorded.version})", flush=True)
     if loose:
         _loosely(recorded, task, folder, as_json)
     else:

@@ -220,11 +220,16 @@ def _seeds(task: Task, warm_starts: Sequence[str]) -> list[Seed]:
 def _told(task: Task, config: RunConfig) -> Task:
     """The task as the run starts from it. Raises UsageError for what cannot work: a seed level, a disguise, prompts
     that a user's templates cannot make, models without a key."""
+    from adrs_ray.errors import UsageError
     from adrs_ray.isomorphic import disguised
     from adrs_ray.local import make_models
     from adrs_ray.prompt.brief import brief_of
     from adrs_ray.prompt.render import check_templates
 
+    if config.replay.cassette is not None:
+        raise UsageError(
+            f"replay.cassette {config.replay.cassette}: a replay begins with `adrs replay` and is not resumed"
+        )
     task = task.starting_from(config.start)
     if config.isomorphic:
         task = disguised(task)

@@ -19,7 +19,7 @@ import yaml
 
 from adrs_ray.candidate import Completion, Trust, Usage, Verdict, verdict_from_json, verdict_to_json
 from adrs_ray.cassette import Cassette, Fact, RecordedCommand, RecordedCompletion, RecordedSeed, RecordedVerdict
-from adrs_ray.config import parse_config, to_yaml
+from adrs_ray.config import RunConfig, parse_config, to_yaml
 from adrs_ray.errors import UsageError
 from adrs_ray.storage.runfolder import write_atomically
 
@@ -163,7 +163,7 @@ def _assembled(head: Mapping[str, Any], lines: Iterator[dict[str, Any]], path: P
         raise ValueError("it is cut off: its end is missing")
     return Cassette(
         task=head["task"],
-        config=parse_config(yaml.safe_load(head["config"]), f"config in {path}"),
+        config=_config(head["config"], path),
         version=head["version"],
         obstacle=head["obstacle"],
         reason=head["reason"],
@@ -175,6 +175,12 @@ def _assembled(head: Mapping[str, Any], lines: Iterator[dict[str, Any]], path: P
         commands=tuple(kept["command"]),
         facts=tuple(kept["fact"]),
     )
+
+
+def _config(text: str, path: Path) -> RunConfig:
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        raise ValueError("config: aliases, which could stand for more than memory holds")
+    return parse_config(yaml.safe_load(text), f"config in {path}")
 
 
 def _seed(data: Any) -> RecordedSeed:

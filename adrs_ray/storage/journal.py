@@ -54,7 +54,8 @@ class EventKind(StrEnum):
     COMMAND = "command"
     """A command from outside, id `command:<command id>`: body {kind, body}."""
     GRANT = "grant"
-    """Body {count}: so many more candidates for the island; or {reopened}: it starts with so many under way."""
+    """Body {count}: so many more candidates for the island, fewer where it is negative: given back; or {reopened}: it
+    starts with so many under way."""
     RUN_ENDED = "run_ended"
     """Body {reason, wall_s, candidates, champion}."""
 

@@ -11,6 +11,9 @@ import pytest
 from adrs_ray.cassette import facts_of
 from adrs_ray.storage import cassette_file
 from tests.cli.command import adrs
+from tests.cli.test_models_killed import KEY, write_config
+from tests.fake_evolver import evolve
+from tests.fake_openai import FakeServer, Reply
 from tests.runs import events_of
 from tests.tiny import write_tiny_task
 
@@ -86,6 +89,29 @@ def test_a_resumed_run_is_replayed_loosely_alone(recorded, tmp_path):
     loose = adrs("replay", tape, "--out", tmp_path / "again", "--loose", "--json")
     assert loose.returncode == 0, loose.stderr
     assert json.loads(loose.stdout)["candidates"] == 14
+
+
+def test_a_run_that_asked_models_is_replayed_without_them_and_without_their_key(tmp_path, monkeypatch):
+    task, run, tape = write_tiny_task(tmp_path), tmp_path / "run", tmp_path / "tape.gz"
+    with FakeServer(lambda body: Reply(evolve(body), latency_s=0.02), api_key=KEY) as server:
+        config = write_config(tmp_path / "config.yaml", server, seeding={"seeds": 2, "variants": 2})
+        monkeypatch.setenv("ADRS_TEST_KEY", KEY)
+        done = adrs("run", task, "--local", "--config", config, "--max-candidates", 50, "--out", run)
+        assert done.returncode == 0, done.stderr
+        received = len(server.received)
+        monkeypatch.delenv("ADRS_TEST_KEY")
+        assert adrs("cassette", run, tape).returncode == 0
+        for slots in (1, 3):
+            again = adrs("replay", tape, "--out", tmp_path / f"again{slots}", "--slots", slots)
+            assert again.returncode == 0, again.stderr
+            assert again.stdout.splitlines()[-1] == "identical to the recording: 50 candidates"
+        loose = adrs("replay", tape, "--out", tmp_path / "loose", "--loose", "--json")
+        assert loose.returncode == 0, loose.stderr
+        assert len(server.received) == received
+    assert KEY.encode() not in gzip.decompress(tape.read_bytes())
+    told = json.loads(loose.stdout)
+    assert told["candidates"] == 50
+    assert told["models"]["small"]["requests"] > 0
 
 
 def test_mistakes_are_one_line_and_exit_with_2(recorded, tmp_path):
