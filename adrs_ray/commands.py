@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from adrs_ray import program
 from adrs_ray.config import BudgetConfig, RunConfig, override
 from adrs_ray.errors import UsageError
-from adrs_ray.task import describe_validation_error
+from adrs_ray.task_spec import describe_validation_error
 
 SAID_CHARS = 150
 

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from adrs_ray.errors import UsageError
-from adrs_ray.task import describe_validation_error, register_for_messages
+from adrs_ray.task_spec import describe_validation_error, register_for_messages
 
 
 class _Section(BaseModel):

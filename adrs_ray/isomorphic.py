@@ -13,15 +13,14 @@ import keyword
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from adrs_ray.candidate import Failure, Verdict
 from adrs_ray.errors import UsageError
 from adrs_ray.program import evolve_blocks, fingerprint
-from adrs_ray.task import Metric, Task, describe_validation_error, read_program, register_for_messages
+from adrs_ray.task import Metric, Task, read_program
+from adrs_ray.task_spec import read_yaml_model, register_for_messages
 
 FILE = "isomorphic.yaml"
 
@@ -168,7 +167,7 @@ def read_isomorphic(task: Task) -> IsomorphicSpec:
     path = task.folder / FILE
     if not path.is_file():
         raise UsageError(f"task {task.name} has no {FILE}, which tells it in another story (docs/tasks.md)")
-    spec = _read(path)
+    spec = read_yaml_model(path, IsomorphicSpec, "a mapping with `statement`, `rename` and `seed`")
     for name in spec.metrics:
         if name not in task.spec.metrics:
             raise UsageError(f"{path}: metrics.{name} is not declared in task.yaml")
@@ -242,21 +241,6 @@ def retold(task: Task, verdict: Verdict) -> Verdict:
         return replace(verdict, detail=task.disguise_text(verdict.detail), case=case, artifacts=artifacts)
     cases = tuple(replace(case, case=task.disguise_text(case.case)) for case in verdict.cases)
     return replace(verdict, cases=cases, artifacts=artifacts)
-
-
-def _read(path: Path) -> IsomorphicSpec:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise UsageError(f"{path}: expected a mapping with `statement`, `rename` and `seed`, got {type(data).__name__}")
-    try:
-        return IsomorphicSpec.model_validate(data)
-    except ValidationError as error:
-        raise UsageError(f"{path}: {describe_validation_error(error)}") from None
 
 
 def _swap(spec: IsomorphicSpec) -> Swap:

@@ -156,7 +156,8 @@ def load_openevolve(folder: Path) -> Task:
     if not (folder / EVALUATOR).is_file():
         raise UsageError(f"{folder} lacks {EVALUATOR} with a function evaluate(program_path)")
     config = _read_config(folder / "config.yaml")
-    _parse(program)
+    seed = _read(program)
+    _parse(seed, str(program))
     defined = defined_functions(folder / EVALUATOR)
     if defined is not None and "evaluate" not in defined:
         raise UsageError(f"{folder / EVALUATOR} must define evaluate(program_path), which returns a dict of metrics")
@@ -165,7 +166,7 @@ def load_openevolve(folder: Path) -> Task:
         spec=_spec(folder, config, cascade),
         folder=folder,
         kind="openevolve",
-        seed_source=_read(program),
+        seed_source=seed,
         adapter_path=_ADAPTER,
         judge_factory=OpenEvolveJudge,
         foreign=foreign_settings(cascade, config.evaluator.cascade_thresholds),
@@ -184,7 +185,12 @@ def foreign_settings(cascade: bool, thresholds: Sequence[float]) -> dict[str, An
 
 def defined_functions(path: Path) -> frozenset[str] | None:
     """Names that a file binds at module level; None when a star import leaves that open. UsageError if no Python."""
-    tree = _parse(path)
+    return defined_in(_read(path), str(path))
+
+
+def defined_in(source: str, where: str) -> frozenset[str] | None:
+    """As `defined_functions`, of a text."""
+    tree = _parse(source, where)
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom | ast.Import):
@@ -245,11 +251,11 @@ def _read(path: Path) -> str:
         raise UsageError(f"cannot read {path}: {_one_line(error)}") from None
 
 
-def _parse(path: Path) -> ast.Module:
+def _parse(source: str, where: str) -> ast.Module:
     try:
-        return ast.parse(_read(path), filename=str(path))
+        return ast.parse(source, filename=where)
     except (SyntaxError, ValueError) as error:
-        raise UsageError(f"{path} is no Python: {_one_line(error)}") from None
+        raise UsageError(f"{where} is no Python: {_one_line(error)}") from None
 
 
 def _metrics(found: Any) -> dict[str, float]:

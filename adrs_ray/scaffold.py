@@ -13,13 +13,14 @@ from typing import Literal
 
 import jinja2
 
-from adrs_ray import isomorphic
+from adrs_ray import bundle, isomorphic
 from adrs_ray.candidate import Failure, Verdict
 from adrs_ray.case_checks import overlaps, problem_of_cases, remade_differently
 from adrs_ray.errors import UsageError
-from adrs_ray.openevolve import EVALUATOR, defined_functions, initial_program, is_openevolve_folder
+from adrs_ray.openevolve import EVALUATOR, defined_functions, defined_in, initial_program, is_openevolve_folder
 from adrs_ray.program import evolve_blocks
-from adrs_ray.task import LEVELS, Case, Split, Task, TaskSpec, builtin_tasks, data_file, load_task, read_spec
+from adrs_ray.task import LEVELS, Case, Split, Task, builtin_tasks, load_task, read_program, read_seed
+from adrs_ray.task_spec import TaskSpec, data_file, read_spec
 
 NATIVE_FILES = {
     "task.yaml": "name, summary, entry, metrics and limits of the task",
@@ -28,6 +29,7 @@ NATIVE_FILES = {
     "adapter.py": "run(program, public), or act(program, observation) for an interactive task",
 }
 _TEMPLATE = Path(__file__).parent / "templates" / "task"
+_JOINED = "each behind a line # ADRS-FILE: NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def _check_openevolve(folder: Path) -> Iterator[Finding]:
         return
     stages = "stages" if task.foreign["cascade"] else "evaluate"
     yield Finding("ok", f"{EVALUATOR}: {stages}, {task.spec.limits.case_timeout_s:g} s for one evaluation")
-    yield from _check_markers(seed, "warn")
+    yield from _check_markers({seed.name: seed}, "warn")
     yield Finding(
         "warn",
         "the evaluator runs beside the program: verdicts have trust candidate-side and there are no held-out inputs",
@@ -126,31 +128,43 @@ def _check_openevolve(folder: Path) -> Iterator[Finding]:
 
 
 def _check_native(folder: Path) -> Iterator[Finding]:
-    present = {name for name in NATIVE_FILES if (folder / name).is_file()}
-    for name, purpose in NATIVE_FILES.items():
-        if name not in present:
-            yield Finding("missing", f"{name} is missing", f"it holds {purpose}")
-    spec = None
-    if "task.yaml" in present:
+    spec, read = None, []
+    if (folder / "task.yaml").is_file():
         try:
             spec = read_spec(folder / "task.yaml")
-            yield Finding("ok", f"task.yaml: {spec.name}, {spec.summary}")
+            read = [Finding("ok", f"task.yaml: {spec.name}, {spec.summary}")]
         except UsageError as error:
-            yield Finding("wrong", str(error), "mend task.yaml")
+            read = [Finding("wrong", str(error), "mend task.yaml")]
+    needed = _needed_files(spec)
+    present = {name for name in needed if (folder / name).is_file()}
+    for name, purpose in needed.items():
+        if name not in present:
+            yield Finding("missing", f"{name} is missing", f"it holds {purpose}")
+    yield from read
     if spec is not None:
         yield from _check_spec(spec)
     yield from _check_levels(folder, spec)
-    if "seed.py" in present:
-        yield from _check_markers(folder / "seed.py", "missing")
-        yield from _check_entry(folder / "seed.py", spec)
+    seed = {name: folder / name for name in (spec.seed_files if spec else ("seed.py",))}
+    if present.issuperset(seed):
+        yield from _check_markers(seed, "missing")
+        for number, path in enumerate(seed.values()):
+            yield from _check_entry(path, None if number else spec)  # the first one is the program
     for baseline in sorted((folder / "baselines").glob("*.py")):
         yield from _check_entry(baseline, spec)
     if "adapter.py" in present:
         yield from _check_adapter(folder / "adapter.py", spec)
-    if spec is not None and present == NATIVE_FILES.keys():
+    if spec is not None and present == needed.keys():
         yield from _check_judge(folder)
         if (folder / isomorphic.FILE).exists():
             yield from _check_isomorphic(folder)
+
+
+def _needed_files(spec: TaskSpec | None) -> dict[str, str]:
+    """Files of a native folder with what they hold: those of seed/ in place of seed.py where task.yaml names them."""
+    if spec is None or not spec.files:
+        return NATIVE_FILES
+    seed = dict.fromkeys(spec.seed_files, "a file of the program that the search starts from: `files` of task.yaml")
+    return seed | {name: purpose for name, purpose in NATIVE_FILES.items() if name != "seed.py"}
 
 
 def _check_spec(spec: TaskSpec) -> Iterator[Finding]:
@@ -196,8 +210,13 @@ def _check_levels(folder: Path, spec: TaskSpec | None) -> Iterator[Finding]:
             yield Finding("warn", f"seeds/{level}.py is missing", f"adrs run --start {level} has nothing to start from")
         elif path.is_file():
             yield from _check_entry(path, spec)
+            if spec is not None:
+                yield from _check_files(path, spec)
     medium, seed = folder / "seeds" / "medium.py", folder / "seed.py"
-    if medium.is_file() and seed.is_file() and medium.read_bytes() != seed.read_bytes():
+    if spec is not None and spec.files:
+        if medium.is_file() and _differs(medium, folder, spec):
+            yield Finding("wrong", "seed/ is not seeds/medium.py", f"write the files of seed/ there, {_JOINED}")
+    elif medium.is_file() and seed.is_file() and medium.read_bytes() != seed.read_bytes():
         yield Finding("wrong", "seed.py is not seeds/medium.py", "make seed.py a link to seeds/medium.py")
     for level in LEVELS:
         if (folder / "hints").is_dir() and not (folder / "hints" / f"{level}.md").is_file():
@@ -207,29 +226,62 @@ def _check_levels(folder: Path, spec: TaskSpec | None) -> Iterator[Finding]:
             yield Finding("wrong", f"task.yaml: {role} names no baseline: {name}", f"write baselines/{name}.py")
 
 
-def _check_markers(path: Path, without: Literal["warn", "missing"]) -> Iterator[Finding]:
+def _check_files(path: Path, spec: TaskSpec) -> Iterator[Finding]:
+    """Whether a seed has the files that task.yaml names."""
     try:
-        source = path.read_text(encoding="utf-8")
-        blocks = evolve_blocks(source)
-    except (ValueError, OSError) as error:
-        yield Finding("wrong", f"{path.name}: {error}", "each EVOLVE-BLOCK-START needs its own EVOLVE-BLOCK-END")
-        return
-    if "EVOLVE-BLOCK-START" not in source:
+        found = tuple(bundle.split(read_program(path)))
+    except (UsageError, ValueError):
+        return  # told by _check_entry
+    wanted = spec.files or (bundle.MAIN,)
+    if found != wanted:
+        what = f"{path.parent.name}/{path.name} holds {', '.join(found)}, not {', '.join(wanted)}"
+        yield Finding(
+            "wrong", what, f"write the files that task.yaml names, {_JOINED}" if spec.files else "write one file"
+        )
+
+
+def _differs(medium: Path, folder: Path, spec: TaskSpec) -> bool:
+    try:
+        return read_program(medium) != read_seed(folder, spec.files)
+    except UsageError:
+        return False  # told by _check_entry and _check_markers
+
+
+def _check_markers(seed: Mapping[str, Path], without: Literal["warn", "missing"]) -> Iterator[Finding]:
+    """Of the files of a seed, by name: where there are several, some may stay as they are."""
+    told = False
+    for name, path in seed.items():
+        try:
+            source = path.read_text(encoding="utf-8")
+            blocks = evolve_blocks(source)
+        except (ValueError, OSError) as error:
+            yield Finding("wrong", f"{name}: {error}", "each EVOLVE-BLOCK-START needs its own EVOLVE-BLOCK-END")
+            told = True
+            continue
+        if "EVOLVE-BLOCK-START" in source:
+            yield Finding("ok", f"{name}: {len(blocks)} evolve block{'s' if len(blocks) > 1 else ''}")
+            told = True
+    if not told:
         yield Finding(
             without,
-            f"{path.name} has no evolve markers: all of it would be changed",
+            f"{' and '.join(seed)} {'have' if len(seed) > 1 else 'has'} no evolve markers: all of it would be changed",
             "put what may change between lines # EVOLVE-BLOCK-START and # EVOLVE-BLOCK-END",
         )
-    else:
-        yield Finding("ok", f"{path.name}: {len(blocks)} evolve block{'s' if len(blocks) > 1 else ''}")
 
 
 def _check_entry(path: Path, spec: TaskSpec | None) -> Iterator[Finding]:
+    """Whether all files of a program are Python, and the first one defines the entry."""
     name = path.name if path.name == "seed.py" else f"{path.parent.name}/{path.name}"
     try:
-        defined = defined_functions(path)
+        source = read_program(path)
+        files = bundle.split(source).items()
+        where = f"{path}: {{}}" if bundle.is_bundle(source) else str(path)
+        defined, *_ = [defined_in(text, where.format(file)) for file, text in files]
     except UsageError as error:
         yield Finding("wrong", str(error), "mend the syntax")
+        return
+    except ValueError as error:
+        yield Finding("wrong", f"{name}: {error}", f"name the files as task.yaml does, {_JOINED}")
         return
     if spec is not None and spec.entry and defined is not None and not defined.intersection(spec.entry):
         wanted = " or ".join(spec.entry)
@@ -259,6 +311,10 @@ def _check_adapter(path: Path, spec: TaskSpec | None) -> Iterator[Finding]:
 def _check_judge(folder: Path) -> Iterator[Finding]:
     try:
         task = load_task(folder)
+    except UsageError as error:
+        yield Finding("wrong", str(error), "mend the file named")
+        return
+    try:
         judge = task.judge
         referee = task.referee is not None
     except (UsageError, UnicodeDecodeError) as error:

@@ -56,6 +56,13 @@ class Running:
 
         await asyncio.wait_for(wait(), 20)
 
+    async def progress(self, island: int, count: int) -> None:
+        """Wait until an island has ended so many more candidates."""
+        seq = (await self.events())[-1].seq
+        await self.until(
+            lambda events: len([e for e in settled(events) if e.seq > seq and e.island == island]) >= count
+        )
+
     async def post(self, kind: str, **body: object) -> Event:
         """Give a command and wait until it is journaled."""
         name = post_command(self.folder, kind, body)
@@ -302,12 +309,10 @@ def test_paused_islands_begin_nothing_until_they_are_told_to_go_on(tmp_path):
         run.begin()
         await run.ended(20)
         await run.post("pause", island=1)
-        await asyncio.sleep(0.15)
+        await run.progress(0, 20)  # meanwhile the other one has heard of it
         seq = (await run.events())[-1].seq
-        await asyncio.sleep(0.2)
-        events = await run.events()
-        assert not [e for e in made(events, seq) if e.island == 1]
-        assert [e for e in made(events, seq) if e.island == 0]
+        await run.progress(0, 20)
+        assert not [e for e in made(await run.events(), seq) if e.island == 1]
         await run.post("pause", island=None)
         await asyncio.sleep(0.15)
         stopped = len(settled(await run.events()))

@@ -26,7 +26,7 @@ from adrs_ray.config import RunConfig, parse_config, to_yaml
 from adrs_ray.errors import UsageError
 from adrs_ray.storage.journal import JournalRefusedError
 from adrs_ray.storage.lock import is_held, lock_file
-from adrs_ray.task import describe_validation_error
+from adrs_ray.task_spec import describe_validation_error
 
 RUN_YAML = "run.yaml"
 
