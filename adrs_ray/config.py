@@ -365,6 +365,12 @@ class RunConfig(_Section):
             raise ValueError(f"model {unknown[0]!r} is named but not among `models` ({known})")
         if "mutate" in self.models:
             raise ValueError("models: `mutate` is the name of the model-free generator: choose another")
+        for number, own in self.islands.overrides.items():
+            asked = [m for n, m in self.models.items() if own.models is None or n in own.models]
+            if self.generator.kind == "openai" and not any(model.weight for model in asked):
+                raise ValueError(f"islands.overrides.{number}.models {own.models} leaves no model of weight above 0")
+        if self.generator.kind == "openai" and not any(model.weight for model in self.models.values()):
+            raise ValueError("models: every weight is 0, no model would be asked")
         unpriced = sorted(name for name, model in self.models.items() if not model.priced)
         if self.budget.max_usd is not None and self.generator.kind == "openai" and unpriced:
             raise ValueError(

@@ -18,10 +18,11 @@ from adrs_ray.candidate import Candidate, Completion, Failure, FailureKind, Refu
 from adrs_ray.config import ModelConfig, RunConfig
 from adrs_ray.errors import UsageError
 from adrs_ray.generator import GenerationRequest, Model, Models, total_usage
-from adrs_ray.island import Island, Proposal
+from adrs_ray.island import Island
 from adrs_ray.order import Order
 from adrs_ray.prompt.follow_up import FollowUpProblem, follow_up
 from adrs_ray.prompter import Prompter, budget_of
+from adrs_ray.proposal import Proposal
 from adrs_ray.storage.events import (
     answered_id,
     completed_event,
@@ -98,9 +99,6 @@ class Generation:
         self._prompter = prompter
         self._order = order
         self._draining = draining
-
-    def model(self, name: str) -> Model:
-        return self._models[name]
 
     async def produce(self, proposal: Proposal, history: Sequence[Event] = ()) -> Produced:
         """The outcome of a decision. `history`: its REQUESTED, COMPLETED and LOST events of earlier lives.

@@ -17,12 +17,13 @@ from adrs_ray.candidate import Candidate, Completion, Failure, FailureKind, Refu
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.generation import Generation, NoBudgetError, Produced
 from adrs_ray.generator import Form, GenerationRequest
-from adrs_ray.island import FORMS, SEED_ISLAND, Island, Proposal
+from adrs_ray.island import SEED_ISLAND, Island
 from adrs_ray.measuring import measure
 from adrs_ray.order import Order, last_steps
 from adrs_ray.outcome import Standing
 from adrs_ray.prompt import ShownProgram
 from adrs_ray.prompter import Prompter
+from adrs_ray.proposal import FORMS, Proposal
 from adrs_ray.restoring import retaken
 from adrs_ray.runner import IslandParts
 from adrs_ray.selector.arms import MUTATE, small_model, strong_model

@@ -10,10 +10,10 @@ from adrs_ray.candidate import Evaluation, Failure, FailureKind, Verdict
 from adrs_ray.config import ModelConfig, RunConfig
 from adrs_ray.errors import UsageError
 from adrs_ray.generator import GenerationRequest
-from adrs_ray.island import Proposal
 from adrs_ray.prompt import PromptContext, PromptOperator, ShownProgram, TaskBrief
 from adrs_ray.prompt.brief import shown_program
 from adrs_ray.prompt.render import render
+from adrs_ray.proposal import Proposal
 from adrs_ray.storage.events import STAGE, measurement_of
 from adrs_ray.storage.journal import Event, EventKind, measured_id, settled_id
 

@@ -9,7 +9,8 @@ from typing import Protocol
 from adrs_ray.checkup import Checkup
 from adrs_ray.config import RunConfig
 from adrs_ray.generator import GenerationRequest
-from adrs_ray.island import FORMS, SEED_ISLAND, Island, Proposal
+from adrs_ray.island import SEED_ISLAND, Island
+from adrs_ray.proposal import FORMS, Proposal
 from adrs_ray.steering import absorb, obey
 from adrs_ray.storage.events import elite_of
 from adrs_ray.storage.journal import Event, EventKind

@@ -23,12 +23,13 @@ from adrs_ray.evaluator import Evaluator
 from adrs_ray.generation import Generation, LeftOpenError, NoBudgetError, RequestLedger
 from adrs_ray.generator import GenerationRequest, Models
 from adrs_ray.generator.mailbox import MailboxModel
-from adrs_ray.island import SEED_ISLAND, Island, Proposal
+from adrs_ray.island import SEED_ISLAND, Island
 from adrs_ray.measuring import measure
 from adrs_ray.order import Order, last_steps
 from adrs_ray.outcome import Standing
 from adrs_ray.prompt import TaskBrief
 from adrs_ray.prompter import Prompter
+from adrs_ray.proposal import Proposal
 from adrs_ray.restoring import Restored, restore, retaken
 from adrs_ray.selector.arms import MAILBOX, small_model
 from adrs_ray.steering import absorb, obey

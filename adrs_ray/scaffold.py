@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -135,7 +136,8 @@ def _check_native(folder: Path) -> Iterator[Finding]:
             read = [Finding("ok", f"task.yaml: {spec.name}, {spec.summary}")]
         except UsageError as error:
             read = [Finding("wrong", str(error), "mend task.yaml")]
-    needed = _needed_files(spec)
+    seed = {name: folder / name for name in (spec.seed_files if spec else ("seed.py",))}
+    needed = {file: held for name, held in NATIVE_FILES.items() for file in (seed if name == "seed.py" else (name,))}
     present = {name for name in needed if (folder / name).is_file()}
     for name, purpose in needed.items():
         if name not in present:
@@ -144,7 +146,6 @@ def _check_native(folder: Path) -> Iterator[Finding]:
     if spec is not None:
         yield from _check_spec(spec)
     yield from _check_levels(folder, spec)
-    seed = {name: folder / name for name in (spec.seed_files if spec else ("seed.py",))}
     if present.issuperset(seed):
         yield from _check_markers(seed, "missing")
         for number, path in enumerate(seed.values()):
@@ -157,14 +158,6 @@ def _check_native(folder: Path) -> Iterator[Finding]:
         yield from _check_judge(folder)
         if (folder / isomorphic.FILE).exists():
             yield from _check_isomorphic(folder)
-
-
-def _needed_files(spec: TaskSpec | None) -> dict[str, str]:
-    """Files of a native folder with what they hold: those of seed/ in place of seed.py where task.yaml names them."""
-    if spec is None or not spec.files:
-        return NATIVE_FILES
-    seed = dict.fromkeys(spec.seed_files, "a file of the program that the search starts from: `files` of task.yaml")
-    return seed | {name: purpose for name, purpose in NATIVE_FILES.items() if name != "seed.py"}
 
 
 def _check_spec(spec: TaskSpec) -> Iterator[Finding]:
@@ -210,13 +203,10 @@ def _check_levels(folder: Path, spec: TaskSpec | None) -> Iterator[Finding]:
             yield Finding("warn", f"seeds/{level}.py is missing", f"adrs run --start {level} has nothing to start from")
         elif path.is_file():
             yield from _check_entry(path, spec)
-            if spec is not None:
-                yield from _check_files(path, spec)
-    medium, seed = folder / "seeds" / "medium.py", folder / "seed.py"
-    if spec is not None and spec.files:
-        if medium.is_file() and _differs(medium, folder, spec):
-            yield Finding("wrong", "seed/ is not seeds/medium.py", f"write the files of seed/ there, {_JOINED}")
-    elif medium.is_file() and seed.is_file() and medium.read_bytes() != seed.read_bytes():
+            if spec is not None and spec.files:
+                yield from _check_joined(path, spec)
+    medium, seed, several = folder / "seeds" / "medium.py", folder / "seed.py", bool(spec and spec.files)
+    if not several and medium.is_file() and seed.is_file() and medium.read_bytes() != seed.read_bytes():
         yield Finding("wrong", "seed.py is not seeds/medium.py", "make seed.py a link to seeds/medium.py")
     for level in LEVELS:
         if (folder / "hints").is_dir() and not (folder / "hints" / f"{level}.md").is_file():
@@ -226,25 +216,15 @@ def _check_levels(folder: Path, spec: TaskSpec | None) -> Iterator[Finding]:
             yield Finding("wrong", f"task.yaml: {role} names no baseline: {name}", f"write baselines/{name}.py")
 
 
-def _check_files(path: Path, spec: TaskSpec) -> Iterator[Finding]:
-    """Whether a seed has the files that task.yaml names."""
-    try:
-        found = tuple(bundle.split(read_program(path)))
-    except (UsageError, ValueError):
-        return  # told by _check_entry
-    wanted = spec.files or (bundle.MAIN,)
-    if found != wanted:
-        what = f"{path.parent.name}/{path.name} holds {', '.join(found)}, not {', '.join(wanted)}"
-        yield Finding(
-            "wrong", what, f"write the files that task.yaml names, {_JOINED}" if spec.files else "write one file"
-        )
-
-
-def _differs(medium: Path, folder: Path, spec: TaskSpec) -> bool:
-    try:
-        return read_program(medium) != read_seed(folder, spec.files)
-    except UsageError:
-        return False  # told by _check_entry and _check_markers
+def _check_joined(path: Path, spec: TaskSpec) -> Iterator[Finding]:
+    """Whether a seed has the files that task.yaml names, and the medium one those of seed/."""
+    with suppress(UsageError, ValueError):  # told by _check_entry and _check_markers
+        source = read_program(path)
+        if (found := tuple(bundle.split(source))) != spec.files:
+            what = f"seeds/{path.name} holds {', '.join(found)}, not {', '.join(spec.files)}"
+            yield Finding("wrong", what, f"write the files that task.yaml names, {_JOINED}")
+        elif path.stem == "medium" and source != read_seed(path.parent.parent, spec.files):
+            yield Finding("wrong", "seed/ is not seeds/medium.py", f"write the files of seed/ there, {_JOINED}")
 
 
 def _check_markers(seed: Mapping[str, Path], without: Literal["warn", "missing"]) -> Iterator[Finding]:
@@ -273,10 +253,10 @@ def _check_entry(path: Path, spec: TaskSpec | None) -> Iterator[Finding]:
     """Whether all files of a program are Python, and the first one defines the entry."""
     name = path.name if path.name == "seed.py" else f"{path.parent.name}/{path.name}"
     try:
-        source = read_program(path)
-        files = bundle.split(source).items()
-        where = f"{path}: {{}}" if bundle.is_bundle(source) else str(path)
-        defined, *_ = [defined_in(text, where.format(file)) for file, text in files]
+        files = bundle.split(read_program(path)).items()
+        defined, *_ = [
+            defined_in(text, str(path) if file == bundle.MAIN else f"{path}: {file}") for file, text in files
+        ]
     except UsageError as error:
         yield Finding("wrong", str(error), "mend the syntax")
         return
@@ -311,14 +291,10 @@ def _check_adapter(path: Path, spec: TaskSpec | None) -> Iterator[Finding]:
 def _check_judge(folder: Path) -> Iterator[Finding]:
     try:
         task = load_task(folder)
-    except UsageError as error:
-        yield Finding("wrong", str(error), "mend the file named")
-        return
-    try:
         judge = task.judge
         referee = task.referee is not None
     except (UsageError, UnicodeDecodeError) as error:
-        yield Finding("wrong", str(error), "adrs task new shows a judge that works")
+        yield Finding("wrong", str(error), "mend the file named: adrs task new shows what works")
         return
     yield Finding("ok", "judge.py defines cases, score and combine")
     yield from _check_call(folder / "adapter.py", referee)

@@ -19,10 +19,4 @@ def absorb(island: Island, settled: Event, source: str | None) -> None:
 
 def obey(island: Island, command: Event) -> None:
     """A COMMAND event."""
-    kind, body = command.body["kind"], command.body["body"]
-    if kind == "spawn":
-        island.island_spawned(body["island"])
-    elif kind == "retire":
-        island.island_retired(body["island"])
-    else:
-        island.obey(kind, body)
+    island.obey(command.body["kind"], command.body["body"])

@@ -1,4 +1,4 @@
-"""`task.yaml` as a strict model, reading it with one line for whatever is wrong, and finding the recorded files it names."""
+"""`task.yaml` as a strict model: reading it, one line for what is wrong, and finding the recorded files it names."""
 
 from __future__ import annotations
 

@@ -9,6 +9,13 @@ from adrs_ray.config import RunConfig, override, parse_config, read_config, to_y
 from adrs_ray.errors import UsageError
 
 
+SERVER = {"base_url": "http://127.0.0.1:8000/v1", "model": "m"}
+
+
+def asking(**model: object) -> dict[str, object]:
+    return {"generator": {"kind": "openai"}, "models": {"small": {**SERVER, **model}}}
+
+
 @pytest.mark.parametrize(
     ("data", "wanted"),
     [
@@ -22,6 +29,25 @@ from adrs_ray.errors import UsageError
         ({"selector": {"exploration": 0.9, "exploitation": 0.3}}, r"exploration 0.9 \+ exploitation 0.3 exceed 1"),
         ({"islands": {"count": 8}, "budget": {"max_candidates": 4}}, r"max_candidates 4 is below islands.count 8"),
         ([1, 2], r"expected a mapping of sections, got list"),
+        ({"generator": {"kind": "openai"}}, r"generator.kind openai needs `models`"),
+        (asking(weight=0.0), r"models: every weight is 0"),
+        ({**asking(), "islands": {"overrides": {0: {"models": []}}}}, r"overrides.0.models \[\] leaves no model"),
+        ({**asking(), "islands": {"overrides": {1: {"models": ["strong"]}}}}, r"'strong' is named but not among"),
+        (
+            {**asking(), "generator": {"kind": "openai", "strong": "big"}},
+            r"'big' is named but not among `models` \(small",
+        ),
+        ({**asking(), "generator": {"kind": "openai", "operators": {"diff": -1}}}, r"weights must not be negative"),
+        ({**asking(), "budget": {"max_usd": 1.0}}, r"models.small has no usd_per_mtok_in"),
+        ({**asking(), "budget": {"max_gpu_s": 9.0}}, r"budget.max_gpu_s needs models.small.gpus"),
+        (asking(usd_per_mtok_in=1.0), r"usd_per_mtok_in and usd_per_mtok_out go together"),
+        (asking(max_tokens=9000, context_tokens=8000), r"leave nothing of context_tokens 8000"),
+        (asking(base_url="127.0.0.1:8000"), r"models.small.base_url is '127.0.0.1:8000'"),
+        ({"models": {"mutate": SERVER}}, r"`mutate` is the name of the model-free generator"),
+        ({"adaptation": {"shift_after": 10}}, r"asks a strong model"),
+        ({"adaptation": {"exploration": [0.5, 0.2]}}, r"expected 0 <= least <= most <= 1"),
+        ({"noise": {"min_repeats": 5, "max_repeats": 2}}, r"min_repeats 5 is above max_repeats 2"),
+        ({"selector": {"temperature": [0.0, 1.0]}}, r"both must be above 0"),
     ],
 )
 def test_a_wrong_config_is_one_line_that_names_key_value_and_what_is_accepted(data, wanted):
@@ -67,3 +93,16 @@ def test_no_input_ends_in_anything_but_a_config_or_one_line(data):
     except UsageError as error:
         lines = str(error).splitlines()
     assert len(lines) <= 1
+
+
+def test_models_and_overrides_are_printed_and_read_back():
+    sections = {
+        **asking(extra_body={"top_k": 20}, usd_per_mtok_in=0.1, usd_per_mtok_out=0.4),
+        "islands": {"overrides": {1: {"archive": "cvt", "temperature": 1.5, "operators": {"rewrite": 1.0}}}},
+    }
+    config = parse_config(sections, "x")
+    assert parse_config(yaml.safe_load(to_yaml(config)), "x") == config
+    own = config.for_island(1)
+    assert (own.selector.archive, own.models["small"].temperature) == ("cvt", 1.5)
+    assert own.generator.operators == {"rewrite": 1.0}
+    assert config.for_island(0) == config

@@ -120,5 +120,5 @@ def test_programs_of_replaced_elites_are_forgotten():
     for number in range(200):
         text = SEED.replace("x + 1", f"x + {number + 2}")
         island.tell(elite(island, f"0-{number}", text, float(number)), text)
-    assert len(island._programs) <= 2 * len(island.archive) + 16
+    assert len(island._population._programs) <= 2 * len(island.archive) + 16
     assert island.missing_programs() == []

@@ -234,7 +234,7 @@ def test_storms_of_failures_keep_few_programs():
     island = island_with({"diff": 1.0})
     for number in range(200):
         broken(island, number + 2)
-    assert len(island._programs) <= 2 * len(island.archive) + 16
+    assert len(island._population._programs) <= 2 * len(island.archive) + 16
     assert island.missing_programs() == []
 
 

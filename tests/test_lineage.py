@@ -82,12 +82,10 @@ def state(island: Island) -> dict[str, Any]:
         "broken": list(lineage._broken),
         "children": lineage.children,
         "history": island.history(),
-        "seen": island._seen,
-        "scratchpad": island._scratchpad,
-        "heat": island._heat,
-        "flags": (island._shift, island._migrate, island.paused, island.retired, island.active),
-        "hints": (island._hints, island._pinned, island._banned),
-        "spare": island._spare,
+        "seen": island._screener._seen,
+        "guidance": vars(island._guidance),
+        "banned": island._population._banned,
+        "spare": island._population._spare,
         "next": island._next_decision,
     }
 
@@ -145,7 +143,7 @@ def test_an_island_of_models_rebuilt_from_the_journal_is_the_one_that_lived(tmp_
     drawn = {e.body["operator"] for e in kinds(events, EventKind.PROPOSED)}
     assert {"diff", "fix", "paradigm_shift"} <= drawn
     assert {e.kind for e in settled(events)} == {EventKind.ADMITTED, EventKind.REJECTED}
-    assert rebuilt._programs.keys() >= {elite.source for elite in rebuilt.archive}
+    assert rebuilt._population._programs.keys() >= {elite.source for elite in rebuilt.archive}
 
 
 @pytest.mark.parametrize("archive", ARCHIVES)

@@ -14,7 +14,7 @@ from adrs_ray.case_checks import content_digest
 from adrs_ray.errors import UsageError
 from adrs_ray.evaluator.codec import UnencodableError
 from adrs_ray.scaffold import Finding, check_folder, new_folder
-from adrs_ray.task import CaseResult, InvalidOutput, MalformedOutput, Task, import_private, load_task
+from adrs_ray.task import LEVELS, CaseResult, InvalidOutput, MalformedOutput, Task, import_private, load_task
 
 
 def score_of(task: Task, source: str, split: str) -> float:
@@ -325,3 +325,69 @@ def test_a_machine_that_cannot_jail_is_no_fault_of_the_folder(tmp_path: Path, mo
     monkeypatch.setattr("adrs_ray.placement.place", refuse)
     findings = check_folder(new_folder("bins", tmp_path))
     assert (findings[-1].level, findings[-1].what) == ("warn", "the seed was not evaluated: no jail here")
+
+
+def of_two_files(parent: Path) -> Path:
+    """The template's task with its seed in two files, and as every level."""
+    folder = new_folder("bins", parent)
+    change(folder, "task.yaml", "entry: [pack]\n", "entry: [pack]\nfiles: [main.py, packing.py]\n")
+    (folder / "seed").mkdir()
+    (folder / "seed.py").rename(folder / "seed" / "packing.py")
+    (folder / "seed" / "main.py").write_text("from packing import pack\n")
+    (folder / "seeds").mkdir()
+    for level in LEVELS:
+        (folder / "seeds" / f"{level}.py").write_text(load_task(folder).seed_source)
+    return folder
+
+
+def test_a_folder_whose_program_is_several_files_passes(tmp_path: Path) -> None:
+    findings = check_folder(of_two_files(tmp_path))
+    assert [finding for finding in findings if not finding.usable] == []
+    told = [finding.what for finding in findings if finding.level == "ok"]
+    assert {"seed/packing.py: 1 evolve block", "seed/main.py defines its entry", "seeds/weak.py defines its entry"} <= {
+        *told
+    }
+    assert any(what.startswith("the seed scores 0.732864 on train in ") for what in told)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "level", "said"),
+    [
+        (
+            "seed/packing.py",
+            "# EVOLVE-BLOCK-",
+            "# ",
+            "missing",
+            "seed/main.py and seed/packing.py have no evolve markers",
+        ),
+        ("seed/packing.py", "# EVOLVE-BLOCK-END\n", "", "wrong", "seed/packing.py: line "),
+        ("seed/packing.py", "def pack(", "def pack((", "wrong", "packing.py is no Python"),
+        ("seed/main.py", "import pack", "import pack as fit", "wrong", "seed/main.py does not define pack"),
+        ("seed/main.py", "from", "# ADRS-FILE: x.py\nfrom", "wrong", "main.py holds a line that starts with"),
+        (
+            "seeds/weak.py",
+            "FILE: packing.py",
+            "FILE: other.py",
+            "wrong",
+            "seeds/weak.py holds main.py, other.py, not main",
+        ),
+        ("seeds/weak.py", "FILE: packing.py", "FILE: ../x.py", "wrong", "seeds/weak.py: '../x.py' is no name"),
+        ("seeds/weak.py", "import pack", "import pack as fit", "wrong", "seeds/weak.py does not define pack"),
+        ("seeds/strong.py", "def pack(", "def pack((", "wrong", "strong.py: packing.py is no Python"),
+        ("seeds/medium.py", "reverse=False", "reverse=True", "wrong", "seed/ is not seeds/medium.py"),
+    ],
+)
+def test_each_fault_in_one_of_several_files_is_found(
+    tmp_path: Path, file: str, old: str, new: str, level: str, said: str
+) -> None:
+    folder = of_two_files(tmp_path)
+    change(folder, file, old, new)
+    found = faults(folder)
+    assert [finding for finding in found if finding.level == level and said in finding.what], found
+    assert all(finding.hint and "\n" not in finding.what for finding in found)
+
+
+def test_each_of_several_files_is_missed(tmp_path: Path) -> None:
+    folder = of_two_files(tmp_path)
+    (folder / "seed" / "packing.py").unlink()
+    assert [(finding.level, finding.what) for finding in faults(folder)] == [("missing", "seed/packing.py is missing")]
