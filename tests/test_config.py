@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from adrs_ray.config import RunConfig, override, parse_config, read_config, to_yaml
 from adrs_ray.errors import UsageError
 
-
 SERVER = {"base_url": "http://127.0.0.1:8000/v1", "model": "m"}
 
 
