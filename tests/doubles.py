@@ -32,7 +32,7 @@ def stub_brief(seed: str = SEED) -> TaskBrief:
 
 
 class LiteralModel:
-    """Adds a number to the parent's VALUE: from 0 to 3, so that duplicates happen. Answers in the form it is asked in."""
+    """Adds a number to the parent's VALUE: 0 to 3, so that duplicates happen. Answers in the form it is asked in."""
 
     name = "literal"
     durable = False
