@@ -96,6 +96,8 @@ class FakeServer:
         self.received: list[Received] = []
         self.billed_in = 0
         self.billed_out = 0
+        self.bills: list[tuple[Reply, int]] = []
+        """Each success and its tokens, in and out."""
         self.in_flight = 0
         self.most_in_flight = 0
         self.connections = 0
@@ -192,6 +194,7 @@ class FakeServer:
         tokens_out = count_tokens(reply.text or "") + thought if reply.tokens_out is None else reply.tokens_out
         self.billed_in += tokens_in
         self.billed_out += tokens_out
+        self.bills.append((reply, tokens_in + tokens_out))
         if reply.body is not None:
             return reply.body
         message = {"role": "assistant", "content": reply.text}
