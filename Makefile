@@ -8,7 +8,7 @@ DEMO_OUT ?= runs/demo
 export RAY_USAGE_STATS_ENABLED = 0
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: demo test lint types imports unit install install-test bench attack clean
+.PHONY: demo test lint types imports unit install install-test bench study attack clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,11 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.journal
 	$(BIN)/python -m tests.benchmarks.txn_kernel
 	$(BIN)/python -m tests.benchmarks.orchestration --ray
+	$(BIN)/python -m tests.benchmarks.model_client
+
+# Which archives, parent rules and adaptations are worth having: docs/search_results.md, about an hour on two cores.
+study: install
+	$(BIN)/python -m tests.benchmarks.search --out runs/search_study.jsonl
 
 # The whole red-team battery against every built-in task.
 attack: install

@@ -72,7 +72,7 @@ def test_it_completes_counts_every_token_once_and_never_exceeds_its_budget(tmp_p
     told = sum(usage["tokens_in"] + usage["tokens_out"] for usage in exact)
     whole = [tokens for r, tokens in server.bills if r.body is None and r.usage == "sent" and r.drop == "never"]
     assert told == sum(whole)
-    assert len(exact) == len(whole)
+    assert sum(usage["tokens_in"] > 0 for usage in exact) == len(whole)
     assert sum(usage["usd"] for usage in usages) <= BUDGET_USD
     report = json.loads(done.stdout)
     assert sum(m["requests"] for m in report["models"].values()) == len(ends)
