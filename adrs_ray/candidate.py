@@ -1,6 +1,6 @@
 """The values that travel between modules: frozen, plain, and serialisable as JSON.
 
-A candidate goes PROPOSED -> GENERATED -> SCREENED -> MEASURED -> ADMITTED | REJECTED(failure).
+A candidate goes PROPOSED -> GENERATED -> MEASURED -> ADMITTED | REJECTED(failure).
 """
 
 from __future__ import annotations

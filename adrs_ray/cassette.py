@@ -19,6 +19,7 @@ from adrs_ray.candidate import Completion, Usage, Verdict
 from adrs_ray.config import RunConfig
 from adrs_ray.generator import GenerationRequest
 from adrs_ray.island import SEED_ISLAND
+from adrs_ray.planting import Seed
 from adrs_ray.storage.events import completion_of, measurement_of, requested_event
 from adrs_ray.storage.journal import SETTLED, Event, EventKind, text_ref
 from adrs_ray.storage.runfolder import RunFolder
@@ -43,14 +44,6 @@ class EventReader(Protocol):
     def replay(self) -> Iterable[Event]: ...
 
     def texts(self, refs: Sequence[str]) -> dict[str, str]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedSeed:
-    """A program that the run started from, and where it came from."""
-
-    source: str
-    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +108,7 @@ class Cassette:
     """Why it ended; empty when it has not."""
     baselines: bool
     """Whether baselines were judged at its end."""
-    seeds: tuple[RecordedSeed, ...] = ()
+    seeds: tuple[Seed, ...] = ()
     completions: Mapping[str, RecordedCompletion] = field(default_factory=dict)
     """By request."""
     verdicts: Mapping[tuple[str, str, int], RecordedVerdict] = field(default_factory=dict)
@@ -144,7 +137,7 @@ def record(reader: EventReader, folder: RunFolder) -> Cassette:
         obstacle=_obstacle(events, folder.config),
         reason="" if end is None else end.body["reason"],
         baselines=any(str(e.candidate).startswith("baseline-") for e in events if e.kind is EventKind.MEASURED),
-        seeds=tuple(RecordedSeed(texts[e.body["source"]], e.body["operator"]) for e in seeds),
+        seeds=tuple(Seed(texts[e.body["source"]], e.body["operator"]) for e in seeds),
         completions=_completions(events, reader),
         verdicts=_verdicts(events, reader),
         scripts=_scripts(events, folder.config),

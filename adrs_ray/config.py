@@ -8,7 +8,7 @@ each knob of the search.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -94,7 +94,7 @@ class IslandsConfig(Section):
     )
     migration_interval: int = Field(default=25, ge=1, description="decisions of an island between two migrations")
     migration_count: int = Field(default=2, ge=1, le=64, description="elites sent at each migration")
-    overrides: dict[int, IslandOverride] = Field(
+    overrides: dict[Annotated[int, Field(ge=0)], IslandOverride] = Field(
         default_factory=dict, description="by island number: archive, parents, exploration, models, operators, ..."
     )
 
@@ -159,6 +159,11 @@ class RunConfig(Section):
                 "each island needs at least one candidate"
             )
         self._check_models()
+        for number in self.islands.overrides:
+            try:
+                self.for_island(number)
+            except UsageError as error:
+                raise ValueError(str(error)) from None
         return self
 
     def _check_models(self) -> None:
@@ -196,6 +201,7 @@ class RunConfig(Section):
         if own is None:
             return self
         changes: dict[str, Any] = {
+            "islands.overrides": {},
             "selector.archive": own.archive,
             "selector.parents": own.parents,
             "selector.exploration": own.exploration,

@@ -130,7 +130,9 @@ class Generation:
             if not self._prompter.shows_seed(proposal.request):
                 raise
             # This parent leaves no room in the model's context.
-            return _unaskable(proposal, self._island.number, str(error))
+            nothing = Completion(None, proposal.arm[0], proposal.operator, str(error))
+            failure = Failure(FailureKind.BUDGET_EXHAUSTED, str(error))
+            return Produced(self._island.refused(proposal, nothing, failure, None), nothing, 0)
         usages: list[Usage] = []
         patience = {
             "edit": self._config.generator.edit_retries,
@@ -234,24 +236,21 @@ class Generation:
         return completion
 
     async def remark(self, request: GenerationRequest) -> str | None:
-        """The text that a model gives to a request that makes no candidate (a scratchpad); None when it gives none."""
-        model = self._models[request.model]
+        """The text that a model gives to a request that makes no candidate (a scratchpad); None when it gives none.
+
+        One that an earlier life has made is not made again: its answer is read, if there was one.
+        """
         known = await self._ledger.find([f"{request.id}:requested", answered_id(request.id)])
-        past = _Past.of(sorted(known.values(), key=lambda event: event.seq))
+        if known:
+            answer = known.get(answered_id(request.id))
+            ref = None if answer is None else answer.body.get("text")
+            return None if ref is None else (await self._ledger.texts([ref]))[ref]
+        model = self._models[request.model]
         try:
-            if not known:
-                await self._reserve(None, request, model)
-                return (await self._buy(request, model)).text
-            answer = past.answers.get(request.id)
-            if answer is None and not model.durable:
-                (answer,) = await self._ledger.append([lost_event(past.open[request.id])], self._ledger.epoch)
-            if answer is None:
-                return (await self._buy(request, model)).text
-            if answer.kind is EventKind.LOST or answer.body["text"] is None:
-                return None
-            return (await self._ledger.texts([answer.body["text"]]))[answer.body["text"]]
-        except (NoBudgetError, LeftOpenError):
+            await self._reserve(None, request, model)
+        except NoBudgetError:
             return None
+        return (await self._buy(request, model)).text
 
     def _problem(self, refused: Refused, completion: Completion) -> FollowUpProblem | None:
         """What is told to the model about an answer that is no candidate; None where asking again is of no use."""
@@ -296,19 +295,6 @@ class _Past:
         answers = {e.body["request"]: e for e in listed if e.kind in (EventKind.COMPLETED, EventKind.LOST)}
         waiting = {name: event for name, event in requested.items() if name not in answers}
         return cls(requested, answers, waiting)
-
-
-def _unaskable(proposal: Proposal, island: int, why: str) -> Produced:
-    refused = Refused(
-        id=proposal.candidate,
-        island=island,
-        decision=proposal.decision,
-        operator=proposal.operator,
-        parents=proposal.parents,
-        failure=Failure(FailureKind.BUDGET_EXHAUSTED, why),
-        arm=proposal.arm,
-    )
-    return Produced(refused, Completion(None, proposal.arm[0], proposal.operator, why), 0)
 
 
 def proposed_event(proposal: Proposal, island: int) -> Event:

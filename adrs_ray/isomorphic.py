@@ -37,6 +37,8 @@ _TOKEN = re.compile(
 )
 _FIELD = re.compile(r"""'[^'{}\\\r\n]*+'|"[^"{}\\\r\n]*+"|\w++|\{\{|\}\}|[{}]|[^\w{}"']++|.""", re.DOTALL)
 _WORD = re.compile(r"\w+")
+_WORD_BEGINS = r"(?-i:(?<![A-Za-z])|(?=[A-Z]))"
+"""Behind what is no letter, or at a capital: `isinstance` holds no instance, `my_instances` and `MyInstance` do."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ class Disguise:
 
     def __post_init__(self) -> None:
         longest_first = sorted(self.secret_words, key=len, reverse=True)
-        pattern = "|".join(map(re.escape, longest_first)) or r"(?!)"
+        words = "|".join(map(re.escape, longest_first)) or r"(?!)"
+        pattern = f"{_WORD_BEGINS}(?:{words})"
         object.__setattr__(self, "_pattern", re.compile(pattern, re.IGNORECASE))
 
     def text(self, native: str) -> str:

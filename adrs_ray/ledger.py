@@ -162,8 +162,11 @@ class Ledger:
         """
         wanted = batch[-1].body
         worst, request = Usage(**wanted["worst"]), wanted["request"]
-        refusal = self._spending.refusal(worst)
-        if refusal is not None and batch[-1].id not in await self._journal.find([batch[-1].id]):
+        fits = self._spending.refusal(worst) is None
+        recorded = not fits and batch[-1].id in await self._journal.find([batch[-1].id])
+        # Meanwhile what was under way may have come in.
+        refusal = None if recorded else self._spending.refusal(worst)
+        if refusal is not None:
             self._exhausted = None if self._spending.open_requests else refusal
             return None
         self._spending.reserve(request, worst)

@@ -5,6 +5,7 @@ Two floats per candidate and a few lines per parent: nothing else grows with the
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ REPAIRABLE = frozenset(
     }
 )
 """Failures that a small change may mend."""
+LARGEST = sys.float_info.max
+"""Scores may be any finite numbers, and their difference none."""
 ANCESTORS = 4
 """Steps back on a parent's own line that are told beside the tries from it."""
 MOST_BROKEN = 8
@@ -67,9 +70,9 @@ class Lineage:
         self._best = score if self._best is None else max(self._best, score)
 
     def gain(self, parents: Sequence[str], score: float) -> float | None:
-        """How far a score lies above its first parent's; None without a parent of known score."""
+        """How far a score lies above its first parent's, finite; None without a parent of known score."""
         reference = self._reference.get(parents[0]) if parents else None
-        return None if reference is None else score - reference
+        return None if reference is None else max(-LARGEST, min(LARGEST, score - reference))
 
     def rise(self, score: float | None) -> float:
         """By how much a score beats all before it on this island; 0 when it does not, or failed."""

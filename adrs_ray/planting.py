@@ -15,7 +15,7 @@ from typing import TypeAlias
 from adrs_ray import program
 from adrs_ray.candidate import Candidate, Completion, Failure, FailureKind, Refused
 from adrs_ray.errors import RunError, UsageError
-from adrs_ray.generation import Generation, NoBudgetError, Produced
+from adrs_ray.generation import Generation, LeftOpenError, NoBudgetError, Produced
 from adrs_ray.generator import Form, GenerationRequest
 from adrs_ray.island import SEED_ISLAND, Island
 from adrs_ray.measuring import measure
@@ -117,7 +117,7 @@ class Planting:
         variants = [
             self._grow(f"{parent}-v{n}", 10_000 + 100 * position + n, self._variant(parent))
             for position, parent in enumerate(grown)
-            for n in range(seeding.variants if seeding.seeds else 0)
+            for n in range(seeding.variants)
         ]
         await asyncio.gather(*variants)
 
@@ -127,7 +127,9 @@ class Planting:
         if (await self._ledger.find([settled_id(name)])) or not await self._granted(name):
             return None if await self._ledger.find([settled_id(name)]) else "no candidate is left in the budget"
         number = len(self._shown)
-        candidate = Candidate(name, SEED_ISLAND, number, "injected", (), source, program.fingerprint(source))
+        fingerprint = program.fingerprint(source)
+        arm = ("person", "injected")
+        candidate = Candidate(name, SEED_ISLAND, number, "injected", (), source, fingerprint, arm)
         (recorded,) = await self._ledger.append([generated_event(candidate, "person", 1)], self._ledger.epoch)
         settled = await self._measure(candidate, self._ledger.epoch - recorded.epoch)
         await self._absorb(settled, source)
@@ -141,7 +143,7 @@ class Planting:
             return False
         try:
             produced = await self._produced(name, decision, propose)
-        except NoBudgetError:
+        except (NoBudgetError, LeftOpenError):
             return False
         if isinstance(produced.result, Refused):
             await self._order.turn(f"d{name}")

@@ -60,14 +60,15 @@ class Population:
         """Offer a candidate; its program may follow by `supply`. `also_needed`: text refs not to be forgotten."""
         if elite.candidate in self.archive or elite.candidate in self._banned:
             return Placement(elite.candidate in self.archive)
+        for other in self._banned:
+            self._remove(other)  # one may have been left for want of any other parent
         placement = self.archive.add(elite)
-        self._spare = sorted([*self._spare, elite], key=lambda kept: -kept.score)[:SPARE]
+        others = [kept for kept in self._spare if kept.candidate != elite.candidate]
+        self._spare = sorted([*others, elite], key=lambda kept: -kept.score)[:SPARE]
         if source is not None and (placement.kept or elite in self._spare):
             self._programs[elite.source] = source
         if source is not None and placement.kept and self._near is not None:
             self._near.add(elite.candidate, source)
-        for other in self._banned:
-            self._remove(other)  # one may have been left for want of any other parent
         if self._near is not None:
             for replaced in placement.replaced:
                 self._near.forget(replaced)

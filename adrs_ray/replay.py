@@ -22,7 +22,7 @@ from adrs_ray.local import LocalHost, turnstile
 from adrs_ray.order import Order
 from adrs_ray.prompt.brief import brief_of
 from adrs_ray.runner import IslandParts
-from adrs_ray.search import RunResult, Search, Seed, StopSwitch
+from adrs_ray.search import RunResult, Search, StopSwitch
 from adrs_ray.selector.arms import MAILBOX
 from adrs_ray.storage.journal import SETTLED, Event, EventKind, Journal, settled_id
 from adrs_ray.storage.runfolder import RunFolder
@@ -87,7 +87,7 @@ async def replay_loosely(cassette: Cassette, task: Task, folder: RunFolder, on_s
             models = cassette_models(cassette, strict=False)
             parts = IslandParts(config, brief_of(task, config), models, evaluator, ledger, turnstile(evaluator, config))
             search = Search(task, parts, folder, ledger, LocalHost(parts), on_status, StopSwitch())
-            return await search.run(_seeds(cassette), cassette.baselines)
+            return await search.run(cassette.seeds, cassette.baselines)
     finally:
         await journal.close()
 
@@ -121,7 +121,7 @@ async def rerun(
 
     host = _ReplayHost(parts, end)
     search = Search(task, replace(parts, config=limits), folder, ledger, host, on_status, stop)
-    result = await _unless_stalled(search.run(_seeds(cassette), cassette.baselines), ledger, stall_s)
+    result = await _unless_stalled(search.run(cassette.seeds, cassette.baselines), ledger, stall_s)
     return Replayed(result, difference(cassette.facts, facts_of(await journal.read())))
 
 
@@ -137,10 +137,6 @@ def refuse_unfit(cassette: Cassette, task: Task) -> None:
     obeyed = {step[1:] for script in cassette.scripts.values() for step in script if step.startswith("c")}
     if obeyed - {command.id for command in cassette.commands}:
         raise UsageError(f"this recording lacks commands that its islands obeyed; {LOOSELY}")
-
-
-def _seeds(cassette: Cassette) -> list[Seed]:
-    return [Seed(seed.source, seed.origin) for seed in cassette.seeds]
 
 
 class _OrderedLedger(Ledger):

@@ -22,7 +22,7 @@ from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import Evaluator
 from adrs_ray.generation import Generation, LeftOpenError, NoBudgetError, RequestLedger
 from adrs_ray.generator import GenerationRequest, Models
-from adrs_ray.generator.mailbox import MailboxModel
+from adrs_ray.generator.mailbox import deliver
 from adrs_ray.island import SEED_ISLAND, Island
 from adrs_ray.measuring import measure
 from adrs_ray.order import Order, last_steps
@@ -31,7 +31,7 @@ from adrs_ray.prompt import TaskBrief
 from adrs_ray.prompter import Prompter
 from adrs_ray.proposal import Proposal
 from adrs_ray.restoring import Restored, restore, retaken
-from adrs_ray.selector.arms import MAILBOX, small_model
+from adrs_ray.selector.arms import small_model
 from adrs_ray.steering import absorb, obey
 from adrs_ray.storage.events import (
     candidate_of,
@@ -334,10 +334,13 @@ class IslandLoop:
             return
         while True:
             await asyncio.sleep(LISTENING_INTERVAL_S)
+            acknowledged = self._acknowledged
             kinds = [EventKind.COMMAND, EventKind.ADMITTED]
             for event in await self._ledger.read(self._heard, kinds, SEED_ISLAND):
                 await self._hear(event)
                 self._heard = event.seq
+            # As of migrants: the read saw all that was acknowledged before it.
+            self._heard = max(self._heard, acknowledged)
 
     async def _hear(self, event: Event) -> None:
         if event.kind is EventKind.ADMITTED:
@@ -346,7 +349,7 @@ class IslandLoop:
             self.island.tell(elite_of(event), texts[event.body["source"]])
             return
         if event.body["kind"] == "answer":
-            self._deliver(event)
+            deliver(self._models, event.body["body"])
             return
         await self._order.turn(f"c{event.id.removeprefix('command:')}")
         obey(self.island, event)
@@ -354,6 +357,8 @@ class IslandLoop:
             await self._return_grant(event)
             # Workers that found nothing granted have ended: perhaps there is more now.
             done = [task for task in self._workers if task.done()]
+            for task in done:
+                task.result()
             self._workers = [task for task in self._workers if not task.done()]
             self._workers += [asyncio.create_task(self._work()) for _ in done]
 
@@ -363,18 +368,13 @@ class IslandLoop:
             obey(self.island, self._commands[name])
             await self._append(self._commands[name])
 
-    def _deliver(self, event: Event) -> None:
-        mailbox = self._models.get(MAILBOX)
-        if isinstance(mailbox, MailboxModel):
-            mailbox.deliver(event.body["body"]["request"], event.body["body"]["text"])
-
     async def _restore(self) -> None:
         """Tell the island the journal again; candidates without a terminal state are under way."""
         restored = await restore(self.island, self._ledger, self._checkup)
         self._heard = restored.heard
         self._migrants_read = restored.migrants_read
         for answer in restored.answers:
-            self._deliver(answer)
+            deliver(self._models, answer.body["body"])
         for event in await self._ledger.read(kinds=[EventKind.COMMAND], island=SEED_ISLAND):
             if event.seq <= restored.heard and event.body["kind"] != "answer":
                 await self._order.turn(f"c{event.id.removeprefix('command:')}")  # obeyed while restoring

@@ -17,6 +17,7 @@ from adrs_ray.budget import Progress, stop_reason
 from adrs_ray.candidate import Verdict
 from adrs_ray.checkup import RunCheckup
 from adrs_ray.errors import UsageError
+from adrs_ray.generator.mailbox import deliver
 from adrs_ray.island import SEED_ISLAND
 from adrs_ray.judgement import Judgement
 from adrs_ray.ledger import Leader, RunPast, RunStatus
@@ -118,6 +119,7 @@ class Search:
         self._host = host
         self._on_status = on_status
         self._stop = stop
+        self._models = parts.models
         self._replays = bool(parts.scripts)
         self._draining = asyncio.Event()
         self._planting = Planting(parts, task.name, self._draining)
@@ -132,8 +134,8 @@ class Search:
         self._retired: set[int] = set()
         self._gone: set[int] = set()
         """Retired islands whose grants were given back."""
-        self._more_granted = False
-        """Islands that found nothing granted and ended may find something now."""
+        self._begin_again: set[int] = set()
+        """Islands that begin once more when they have ended: they may have found nothing granted, and there is more."""
 
     async def run(self, seeds: Sequence[Seed], baselines: bool = True) -> RunResult:
         """Run to the end of the budget or until stopped. `seeds` count in a new run only, by default the task's seed.
@@ -168,15 +170,17 @@ class Search:
             await _cancel([growing, supervisor, *self._islands.values()])
 
     def _under_way(self) -> list[asyncio.Task[None]]:
-        """The islands; those that had ended begin again when the budget grew or a retired one gave grants back."""
+        """The islands; they begin again at their end when the budget grew or a retired one gave grants back."""
         given_back = {n for n in self._retired - self._gone if n in self._islands and self._islands[n].done()}
-        if (given_back or self._more_granted) and self._stop.reason is None:
+        if given_back:
             self._gone |= given_back
-            self._more_granted = False
-            for number, task in self._islands.items():
-                if task.done() and number not in self._retired:
-                    task.result()
-                    self._islands[number] = self._island(number)
+            self._begin_again |= self._islands.keys()
+        self._begin_again -= self._retired
+        for number in sorted(self._begin_again) if self._stop.reason is None else ():
+            if self._islands[number].done():
+                self._islands[number].result()
+                self._islands[number] = self._island(number)
+                self._begin_again.remove(number)
         return list(self._islands.values())
 
     def _island(self, number: int) -> asyncio.Task[None]:
@@ -226,7 +230,7 @@ class Search:
     # -- commands ----------------------------------------------------------------------------------------------------
 
     async def _take_up(self) -> None:
-        """What earlier starts found and were told: cool-downs, islands spawned or retired, injections cut off."""
+        """What earlier starts found and were told: cool-downs, islands that came and went, injections, answers."""
         for event in await self._ledger.read(kinds=[EventKind.FOUND], island=SEED_ISLAND):
             self._checkup.recall(event)
         for event in await self._ledger.read(kinds=[EventKind.COMMAND], island=SEED_ISLAND):
@@ -237,6 +241,8 @@ class Search:
                 self._retired.add(body["island"])
             elif kind == "inject":
                 self._inject(event.id.removeprefix("command:"), body["source"])
+            elif kind == "answer":
+                deliver(self._models, body)
 
     async def _obey_commands(self, status: RunStatus) -> bool:
         """Obey what was posted since; whether there was anything."""
@@ -288,10 +294,12 @@ class Search:
                 self._islands[body["island"]] = self._island(body["island"])
         elif command.kind == "retire":
             self._retired.add(body["island"])
-        elif command.kind == "budget":
-            self._more_granted = True
+        elif command.kind == "budget" and "max_candidates" in body["values"]:
+            self._begin_again |= self._islands.keys()
         elif command.kind == "inject":
             self._inject(command.id, body["source"])
+        elif command.kind == "answer":
+            deliver(self._models, body)
 
     def _inject(self, command: str, source: str) -> None:
         async def inject() -> None:

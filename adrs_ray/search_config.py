@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -116,6 +117,12 @@ class SeedingConfig(Section):
     )
     variants: int = Field(default=0, ge=0, le=64, description="variants of each seed (small model)")
 
+    @model_validator(mode="after")
+    def _of_seeds(self) -> SeedingConfig:
+        if self.variants and not self.seeds:
+            raise ValueError(f"variants {self.variants} of no seeds: give seeds, too")
+        return self
+
 
 class ModelConfig(Section):
     """A language model behind an OpenAI-compatible server."""
@@ -158,6 +165,8 @@ class ModelConfig(Section):
                 f"max_tokens {self.max_tokens} + reasoning_tokens {self.reasoning_tokens} leave nothing of "
                 f"context_tokens {self.context_tokens} for the prompt"
             )
+        if urlsplit(self.base_url).password is not None:
+            raise ValueError("base_url holds a password: run.yaml would, too; give the name of api_key_env instead")
         if (self.usd_per_mtok_in is None) != (self.usd_per_mtok_out is None):
             raise ValueError("usd_per_mtok_in and usd_per_mtok_out go together: give both or neither")
         return self

@@ -151,12 +151,14 @@ class RayLimiter:
         actor = self._actor
         if actor is None:
             raise RunError(f"model {model!r} has limits, and no limiter was started for this run")
-        give_up = time.monotonic() + RETRY_FOR_S
+        give_up: float | None = None
         while True:
             try:
                 granted: int = await answer(actor.lease.remote(model, wanted))
                 return granted
             except RayActorError as error:
-                if time.monotonic() >= give_up:
+                now = time.monotonic()
+                give_up = give_up or now + RETRY_FOR_S  # not from the first call on: a place in line may take long
+                if now >= give_up:
                     raise RunError(f"the limiter's actor is lost: {' '.join(str(error).split())[:300]}") from None
                 await asyncio.sleep(0.2)

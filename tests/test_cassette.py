@@ -22,7 +22,6 @@ from adrs_ray.cassette import (
     Fact,
     RecordedCommand,
     RecordedCompletion,
-    RecordedSeed,
     RecordedVerdict,
     difference,
     digest_of,
@@ -522,7 +521,7 @@ def test_a_file_gives_back_what_was_written_and_is_the_same_each_time(tmp_path):
     failure = Failure(FailureKind.CRASH, odd, None, artifacts={"stderr": odd})
     full = replace(
         tape,
-        seeds=(RecordedSeed(odd, "seed"),),
+        seeds=(Seed(odd, "seed"),),
         verdicts={("0-1", "train", 0): RecordedVerdict("0-1", "train", 0, "ab", failure)},
         scripts={-1: (), 0: ("a", "s0-1")},
         commands=(RecordedCommand("c", "hint", {"text": odd, "island": None}),),

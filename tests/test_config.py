@@ -41,12 +41,20 @@ def asking(**model: object) -> dict[str, object]:
         ({**asking(), "budget": {"max_gpu_s": 9.0}}, r"budget.max_gpu_s needs models.small.gpus"),
         (asking(usd_per_mtok_in=1.0), r"usd_per_mtok_in and usd_per_mtok_out go together"),
         (asking(max_tokens=9000, context_tokens=8000), r"leave nothing of context_tokens 8000"),
+        (asking(base_url="https://me:secret@host/v1"), r"base_url holds a password: .*api_key_env"),
         (asking(base_url="127.0.0.1:8000"), r"models.small.base_url is '127.0.0.1:8000'"),
         ({"models": {"mutate": SERVER}}, r"`mutate` is the name of the model-free generator"),
         ({"adaptation": {"shift_after": 10}}, r"asks a strong model"),
         ({"adaptation": {"exploration": [0.5, 0.2]}}, r"expected 0 <= least <= most <= 1"),
         ({"noise": {"min_repeats": 5, "max_repeats": 2}}, r"min_repeats 5 is above max_repeats 2"),
         ({"selector": {"temperature": [0.0, 1.0]}}, r"both must be above 0"),
+        (
+            {"islands": {"overrides": {1: {"exploration": 0.9}}}},
+            r"islands.overrides.1: selector: exploration 0.9 \+ exploitation 0.6 exceed 1",
+        ),
+        ({"islands": {"overrides": {1: {"operators": {"diff": 0.0}}}}}, r"islands.overrides.1: .*one above 0"),
+        ({"islands": {"overrides": {-1: {"archive": "topk"}}}}, r"islands.overrides.-1.*greater than or equal to 0"),
+        ({"seeding": {"variants": 2}}, r"variants 2 of no seeds"),
     ],
 )
 def test_a_wrong_config_is_one_line_that_names_key_value_and_what_is_accepted(data, wanted):
@@ -56,6 +64,7 @@ def test_a_wrong_config_is_one_line_that_names_key_value_and_what_is_accepted(da
     assert message.startswith("night.yaml: ")
     assert re.search(wanted, message)
     assert "\n" not in message
+    assert "secret" not in message
 
 
 def test_the_printed_yaml_reads_back_equal_and_explains_every_key():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from adrs_ray import program
@@ -122,3 +124,22 @@ def test_programs_of_replaced_elites_are_forgotten():
         island.tell(elite(island, f"0-{number}", text, float(number)), text)
     assert len(island._population._programs) <= 2 * len(island.archive) + 16
     assert island.missing_programs() == []
+
+
+def test_an_elite_that_arrives_again_and_again_takes_no_place_of_those_kept_for_a_ban():
+    island = planted(selector__archive="topk", selector__capacity=2)
+    for name, number, score in (("0-1", 1, 5.0), ("0-2", 2, 4.0), *[("1-3", 3, 1.0)] * 8):
+        island.tell(elite(island, name, variant(number), score), variant(number))
+    for name in ("0-1", "0-2"):
+        island.obey("ban", {"candidate": name})
+    assert {kept.candidate for kept in island.archive} == {"1-3", "seed-0"}
+
+
+@pytest.mark.parametrize("archive", ["grid", "cvt", "topk", "pareto"])
+def test_a_banned_only_parent_makes_way_for_a_worse_one(archive):
+    island = planted(selector__archive=archive, selector__learn_bounds_from=2)
+    island.archive.freeze()
+    island.obey("ban", {"candidate": "seed-0"})
+    island.tell(replace(elite(island, "0-1", variant(1), -1.0), descriptor=island.describe(SEED)), variant(1))
+    assert [kept.candidate for kept in island.archive] == ["0-1"]
+    assert island.ask().parents[0] == "0-1"

@@ -239,6 +239,11 @@ def test_words_of_the_native_story_are_replaced_in_what_is_told(tmp_path: Path) 
     assert task.disguise_text("Array x: solve must add up arrays") == "Purse purse: count_coins must count purses"
 
 
+def test_words_inside_of_other_words_are_left_alone(tmp_path: Path) -> None:
+    task = disguised(tiny(tmp_path / "tiny"))
+    assert task.disguise_text("bytearray, my_array, MyArray") == "bytearray, my_purse, MyPurse"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

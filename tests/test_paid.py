@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,9 @@ from adrs_ray.candidate import Completion, FailureKind, Usage
 from adrs_ray.config import RunConfig, override
 from adrs_ray.errors import UsageError
 from adrs_ray.generator import GenerationRequest
+from adrs_ray.ledger import Ledger
 from adrs_ray.search import RunResult
+from adrs_ray.storage.events import completed_event, requested_event
 from adrs_ray.storage.journal import Event, EventKind
 from adrs_ray.storage.memory import MemoryJournal
 from tests.doubles import SEED, LiteralModel, asking, stub_brief
@@ -105,6 +108,34 @@ def test_a_request_in_flight_when_the_run_was_cut_off_is_charged_in_full_and_mad
 
 
 # Budgets
+
+
+def test_what_comes_in_while_a_request_is_weighed_leaves_room_for_it():
+    config = paid_config(budget__max_usd=0.03)
+    worst = LiteralModel(paid=True).worst
+
+    class Weighing(MemoryJournal):
+        """The first request is answered while the journal is searched for the second."""
+
+        async def find(self, ids: Sequence[str]) -> dict[str, Event]:
+            if ids == ["0-1/0:requested"]:
+                answer = Completion("text", "literal", "diff", usage=Usage(tokens_in=60, usd=0.01))
+                await ledger.append([completed_event(asked(0), 0, answer)], 1)
+            return await super().find(ids)
+
+    def asked(number: int) -> GenerationRequest:
+        return GenerationRequest(f"0-{number}", "diff", (SEED,), (0,), id=f"0-{number}/0", model="small")
+
+    async def main() -> None:
+        nonlocal ledger
+        ledger = await Ledger.open(Weighing(), config)
+        for number in range(2):
+            batch = [requested_event(asked(number), 0, worst(asked(number)))]
+            assert await ledger.request(batch, 1) is not None
+            assert (await ledger.status()).exhausted is None
+
+    ledger: Ledger = None  # type: ignore[assignment]
+    asyncio.run(main())
 
 
 def check_never_above(events: list[Event], limit: float, unit: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -437,3 +438,40 @@ def test_two_runs_with_one_seed_and_one_slot_are_equal(tmp_path):
 
     assert history("a", 1) == history("b", 1)
     assert history("c", 1) != history("d", 2)
+
+
+class Extreme(LiteralEvaluator):
+    """Scores as far apart as floats go."""
+
+    async def evaluate(self, job: EvaluationJob) -> Verdict:
+        verdict = await super().evaluate(job)
+        if isinstance(verdict, Failure):
+            return verdict
+        score = (1.7e308, -1.7e308, 0.0)[int(verdict.score) % 3]
+        return replace(verdict, score=score, metrics={"value": score})
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_scores_as_far_apart_as_floats_go_end_no_run(tmp_path, asks):
+    config = configured(selector__archive="topk", adaptation__enabled=True, health__window=10)
+    config = asking(config) if asks else config
+    journal = MemoryJournal()
+    asyncio.run(run_once(folder_for(tmp_path, config), journal, config, LiteralModel(paid=asks), Extreme()))
+    check_exact(asyncio.run(journal.read()), 60)
+
+
+def test_looking_for_commands_does_not_go_over_the_whole_run_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("adrs_ray.runner.LISTENING_INTERVAL_S", 0.01)
+    config = configured(budget__max_candidates=120)
+    looks: list[int] = []
+
+    class Noting(MemoryJournal):
+        async def read(self, after_seq=0, kinds=None, island=None, limit=None):  # type: ignore[no-untyped-def]
+            if list(kinds or ()) == [EventKind.COMMAND, EventKind.ADMITTED]:
+                looks.append(after_seq)
+            return await super().read(after_seq, kinds, island, limit)
+
+    journal = Noting()
+    evaluator = LiteralEvaluator(delay_s=0.005)
+    asyncio.run(run_once(folder_for(tmp_path, config), journal, config, LiteralModel(), evaluator))
+    assert max(looks) > len(asyncio.run(journal.read())) / 2

@@ -12,12 +12,15 @@ from adrs_ray.candidate import Completion
 from adrs_ray.config import RunConfig, override
 from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.generator import GenerationRequest, Models
+from adrs_ray.generator.mailbox import MailboxModel
 from adrs_ray.generator.mutate import MutationModel
 from adrs_ray.local import LocalHost
 from adrs_ray.runner import IslandParts
+from adrs_ray.selector.arms import MAILBOX
 from adrs_ray.selector.cvt import CVTArchive
 from adrs_ray.storage.journal import Event, EventKind
 from adrs_ray.storage.memory import MemoryJournal
+from adrs_ray.storage.runfolder import RunFolder, post_command
 from tests.doubles import LiteralEvaluator, LiteralModel, asking, stub_brief
 from tests.searching import (
     candidates,
@@ -223,3 +226,93 @@ def test_a_seeding_phase_ends_within_the_budget(tmp_path):
     events = asyncio.run(journal.read())
     assert again.status.candidates == 30
     assert len([n for n in planted(events) if "-v" in n]) == 8
+
+
+# People as the generator
+
+
+class Answerer:
+    """Answers every open request of a run, each with a value that nobody has had."""
+
+    def __init__(self, folder: RunFolder, journal: MemoryJournal) -> None:
+        self.folder = folder
+        self.journal = journal
+        self.asked: list[str] = []
+
+    async def work(self) -> None:
+        while True:
+            await self.answer_open()
+            await asyncio.sleep(0.005)
+
+    async def answer_open(self) -> None:
+        for event in kinds(await self.journal.read(), EventKind.REQUESTED):
+            if event.body["request"] in self.asked:
+                continue
+            self.asked.append(event.body["request"])
+            (parent,) = event.body["parents"]
+            found = re.search(r"VALUE = \d+", (await self.journal.texts([parent]))[parent])
+            assert found is not None
+            value = f"VALUE = {1000 + 10 * len(self.asked)}"
+            text = f"```python\n# EVOLVE-BLOCK-START\n{value}\n# EVOLVE-BLOCK-END\n```\n"
+            if event.body["form"] == "diff":
+                text = f"<<<<<<< SEARCH\n{found[0]}\n=======\n{value}\n>>>>>>> REPLACE\n"
+            post_command(self.folder, "answer", {"request": event.body["request"], "text": text})
+
+
+def mailbox_config() -> RunConfig:
+    return override(
+        seeding(budget__max_candidates=10, seeding__seeds=2, seeding__variants=1),
+        {"generator.kind": "mailbox", "generator.operators": {"rewrite": 1.0}},
+    )
+
+
+def with_mailbox(parts: IslandParts) -> IslandParts:
+    return replace(parts, models={"mutate": LiteralModel(), MAILBOX: MailboxModel()})
+
+
+def test_people_are_asked_for_seeds_too_and_their_answers_count(tmp_path):
+    config = mailbox_config()
+    folder = folder_for(tmp_path, config)
+
+    async def main() -> list[Event]:
+        journal = MemoryJournal()
+        answering = asyncio.create_task(Answerer(folder, journal).work())
+        try:
+            await start(folder, journal, config, adapt=with_mailbox)
+        finally:
+            answering.cancel()
+        return await journal.read()
+
+    events = asyncio.run(main())
+    assert len(candidates(events)) == 10
+    assert {"seed-d1.0", "seed-d2.0", "seed-d1.0-v0"} <= planted(events).keys()
+    assert not kinds(events, EventKind.LOST)
+
+
+def test_a_stop_leaves_the_request_for_a_seed_open_and_an_answer_given_meanwhile_counts(tmp_path):
+    config = mailbox_config()
+    folder = folder_for(tmp_path, config)
+
+    async def main() -> None:
+        journal = MemoryJournal()
+        first = asyncio.create_task(start(folder, journal, config, adapt=with_mailbox))
+        while not kinds(await journal.read(), EventKind.REQUESTED):
+            await asyncio.sleep(0.005)
+        post_command(folder, "stop", {})
+        result = await first
+        assert result.reason == "stopped by `adrs stop`"
+        assert [e.body["request"] for e in kinds(await journal.read(), EventKind.REQUESTED)] == ["seed-d1.0/0"]
+        later = journal.take_over()
+        answerer = Answerer(folder, later)
+        await answerer.answer_open()
+        answering = asyncio.create_task(answerer.work())
+        try:
+            await start(folder, later, config, adapt=with_mailbox)
+        finally:
+            answering.cancel()
+        events = await later.read()
+        assert len(candidates(events)) == 10
+        assert "seed-d1.0" in planted(events)
+        assert not kinds(events, EventKind.LOST)
+
+    asyncio.run(main())

@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 
 from adrs_ray.config import RunConfig, override
+from adrs_ray.errors import RunError
 from adrs_ray.generator import GenerationRequest
+from adrs_ray.ledger import Ledger
+from adrs_ray.local import LocalHost
+from adrs_ray.runner import IslandLoop
 from adrs_ray.search import RunResult
 from adrs_ray.storage.journal import Event, EventKind
 from adrs_ray.storage.memory import MemoryJournal
 from adrs_ray.storage.runfolder import RunFolder, post_command
-from tests.doubles import SEED, LiteralEvaluator, LiteralModel, asking
+from tests.doubles import SEED, LiteralEvaluator, LiteralModel, asking, parts_for
 from tests.searching import candidates, configured, folder_for, hurry, kinds, settled, start, start_and_cut
 
 
@@ -213,6 +217,7 @@ def test_an_injected_program_is_measured_counted_and_given_to_all(tmp_path, valu
         assert len(candidates(events)) == 60
         (injected,) = [e for e in settled(events) if str(e.candidate).startswith("inject-")]
         assert injected.kind is kind
+        assert injected.body["arm"] == ["person", "injected"]
         children = [e for e in made(events, injected.seq) if injected.candidate in e.body["parents"]]
         if value == 5000:
             assert {e.island for e in children} == {0, 1}
@@ -299,6 +304,53 @@ def test_a_budget_raised_near_the_end_sets_all_islands_to_work_again(tmp_path):
         assert result.status.candidates == 60
         late = [e.island for e in settled(await run.events())[15:]]
         assert {0, 1, 2} <= set(late)
+
+    drive(main)
+
+
+@pytest.mark.parametrize("islands", [1, 2])
+def test_a_budget_raised_while_an_island_ends_sets_it_to_work_again(tmp_path, islands):
+    async def main() -> None:
+        config = configured(islands__count=islands)
+        folder, journal = folder_for(tmp_path, config), MemoryJournal()
+        ending, raised = asyncio.Event(), asyncio.Event()
+
+        def slowly(host: LocalHost) -> None:
+            whole = host.run_island
+
+            async def run_island(number: int) -> None:
+                await whole(number)
+                ending.set()
+                await raised.wait()
+
+            host.run_island = run_island  # type: ignore[method-assign]
+
+        run = asyncio.create_task(start(folder, journal, config, hosted=slowly))
+        await ending.wait()
+        name = post_command(folder, "budget", {"values": {"max_candidates": 30}})
+        while f"command:{name}" not in await journal.find([f"command:{name}"]):
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
+        raised.set()
+        await run
+        assert len(candidates(await journal.read())) == 30
+
+    drive(main)
+
+
+def test_an_error_of_a_worker_is_not_lost_when_the_budget_changes_just_then():
+    async def fails() -> None:
+        raise RunError("the model cannot be asked")
+
+    async def main() -> None:
+        config = configured()
+        ledger = await Ledger.open(MemoryJournal(), config)
+        loop = IslandLoop(0, parts_for(config, ledger))
+        loop._workers = [asyncio.create_task(fails())]
+        await asyncio.sleep(0)
+        body = {"kind": "budget", "body": {"values": {"max_candidates": 30}}}
+        with pytest.raises(RunError, match="cannot be asked"):
+            await loop._hear(Event("command:1", EventKind.COMMAND, None, -1, body, seq=1, epoch=1))
 
     drive(main)
 

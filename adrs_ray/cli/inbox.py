@@ -112,12 +112,14 @@ def answer(
     file: Annotated[Path, typer.Option("--file", help="The completion; - reads standard input.")],
 ) -> None:
     """Give the completion of an open request. It counts though the run is stopped: when it goes on."""
+    from adrs_ray.commands import checked
     from adrs_ray.errors import UsageError
 
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the answer {file}: {error}") from None
+    checked("answer", {"request": request, "text": text})
     with _opened(run) as inbox:
         inbox.answer(request, text)
     typer.echo(f"answered {request}")

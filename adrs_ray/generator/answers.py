@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from adrs_ray import bundle
 from adrs_ray.candidate import Completion
-from adrs_ray.generator import GenerationRequest
+from adrs_ray.generator import Form, GenerationRequest
 from adrs_ray.generator.edits import (
     MAX_ANSWER_CHARS,
     Unreadable,
@@ -36,6 +36,8 @@ __all__ = ["NOTE_CHARS", "Unreadable", "note_of", "program_of"]
 NOTE_CHARS = 200
 
 _OPEN = re.compile(r"[ \t]*+(`{3,}+|~{3,}+)[ \t]*+([^\s`]*+)[^`]*+")
+_FENCE_INDENT = 3
+"""Columns by which the end of a fence may be indented more than its beginning."""
 _CODE_TAGS = frozenset({"", "python", "python3", "py"})
 _EXAMPLE_SHARE = 3
 """Code of less than a third of the longest piece is an example of use, not the program."""
@@ -63,10 +65,11 @@ def program_of(request: GenerationRequest, completion: Completion, fuzzy: float)
 
     `program`: the text itself. `diff`: its SEARCH/REPLACE blocks applied to `parents[0]` (`edits.apply`, with
     similarity `fuzzy`); without any, a single fenced block that is the whole program or all of the evolve block
-    counts as a rewrite. `rewrite`: the last fenced block of code that is no mere example. With EVOLVE-BLOCK markers
-    it is the whole program, of which the blocks are taken; without, it is the text of the single block, and lines
-    outside the block that it repeats are left out. A program of several files is rewritten by blocks that name files
-    (`file: a.py` in front, or `# ADRS-FILE: a.py` inside). An answer without fences that is Python counts as a block.
+    counts as a rewrite. `rewrite`: its SEARCH/REPLACE blocks, if it has any after all; else the last fenced block of
+    code that is no mere example. With EVOLVE-BLOCK markers it is the whole program, of which the blocks are taken;
+    without, it is the text of the single block, and lines outside the block that it repeats are left out. A program of
+    several files is rewritten by blocks that name files (`file: a.py` in front, or `# ADRS-FILE: a.py` inside). An
+    answer without fences that is Python counts as a block.
 
     Raises ValueError for form `text`, which gives no program.
     """
@@ -81,7 +84,7 @@ def program_of(request: GenerationRequest, completion: Completion, fuzzy: float)
     parent = request.parents[0]
     try:
         kept = frame(parent)
-        child = _child(parent, completion.text, fuzzy if request.form == "diff" else None)
+        child = _child(parent, completion.text, request.form, fuzzy)
     except ValueError as error:
         return Unreadable(f"the program's own markers are broken: {error}")
     if isinstance(child, str) and not has_frame(child, kept):
@@ -89,15 +92,15 @@ def program_of(request: GenerationRequest, completion: Completion, fuzzy: float)
     return child
 
 
-def _child(parent: str, text: str, fuzzy: float | None) -> str | Unreadable:
-    """The program of an answer that holds edits, or, when `fuzzy` is None, a rewrite."""
-    if fuzzy is None:
-        return _rewrite(parent, text)
+def _child(parent: str, text: str, form: Form, fuzzy: float) -> str | Unreadable:
+    """The program of an answer that holds edits or a rewrite, whichever of them `form` asked for."""
     edits = parse(text)
     if isinstance(edits, Unreadable):
         return edits
     if edits:
         return apply(parent, edits, fuzzy)
+    if form == "rewrite":
+        return _rewrite(parent, text)
     fences = _fences(text)
     if isinstance(fences, Unreadable):
         return fences
@@ -131,8 +134,13 @@ def _fences(text: str) -> list[_Fence] | Unreadable:
 
 
 def _closes(line: str, opening: re.Match[str]) -> bool:
+    """Whether a line ends a fence. As in CommonMark, one that is indented as code does not: docstrings have such."""
     run = line.strip(" \t")
-    return run.startswith(opening[1]) and not run.strip(opening[1][0])
+    return (
+        run.startswith(opening[1])
+        and not run.strip(opening[1][0])
+        and columns(line) <= columns(opening[0]) + _FENCE_INDENT
+    )
 
 
 def _statements(text: str) -> list[ast.stmt]:
@@ -292,14 +300,18 @@ def _defined(text: str) -> set[str]:
 def note_of(completion: Completion) -> str:
     """What an answer with edits or a rewrite says was tried: one line of at most 200 characters, '' if it is silent.
 
-    The line that begins with `Idea:`, else the first sentence outside of code. Control characters are escaped.
+    The line that begins with `Idea:`, in a fence where all of the answer stands in fences; else the first sentence
+    outside of code. Control characters are escaped.
     """
-    prose = _prose(completion.text or "")
-    for number, line in enumerate(prose):
+    text = (completion.text or "")[:MAX_ANSWER_CHARS]
+    prose = _prose(text)
+    said = prose if any(line.strip() for line in prose) else [line.rstrip("\r\n") for line in split_lines(text)]
+    for number, line in enumerate(said):
         idea = _IDEA.fullmatch(line)
         if idea is not None:
-            said = idea[1].strip(" \t*_") or next((later for later in prose[number + 1 :] if later.strip()), "")
-            return _one_line(said)
+            return _one_line(
+                idea[1].strip(" \t*_") or next((later for later in said[number + 1 :] if later.strip()), "")
+            )
     sentences = [line for line in prose if line.strip() and not line.lstrip().startswith("#")]
     text = " ".join(sentences[:3])[: 5 * NOTE_CHARS]
     sentence = _SENTENCE.match(text)
@@ -311,7 +323,7 @@ def _prose(text: str) -> list[str]:
     prose: list[str] = []
     fence: re.Match[str] | None = None
     editing = False
-    for line in split_lines(text[:MAX_ANSWER_CHARS]):
+    for line in split_lines(text):
         line = line.rstrip("\r\n")
         opening = _OPEN.fullmatch(line)
         if fence is not None:

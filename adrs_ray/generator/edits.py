@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from adrs_ray.bundle import is_bundle, spans
-from adrs_ray.generator.matching import Place, find_lines, find_near, shifted
+from adrs_ray.generator.matching import Near, Place, find_lines, find_near, shifted
 from adrs_ray.program import evolve_blocks, split_lines
 
 MAX_EDITS = 50
 """Of one answer."""
 MAX_ANSWER_CHARS = 400_000
+MAX_NEAR_CHARS = 20_000
+"""SEARCH texts of one answer up to which similar lines are looked for: 50 us for each character."""
 
 _SEARCH = re.compile(r"[ \t]*(<{5,9})[ \t]*SEARCH[ \t]*")
 _DIVIDER = re.compile(r"[ \t]*(={5,9})[ \t]*")
@@ -141,15 +143,19 @@ def apply(source: str, edits: Sequence[Edit], fuzzy: float) -> str | Unreadable:
     1. line by line the same text;
     2. the same up to blanks at line ends, runs of blanks inside a line, tabs for four blanks in front;
     3. as 2, with all lines indented by the same amount more or less; the replacement moves by it as well;
-    4. the one window of lines whose similarity (`matching.find_near`) is at least `fuzzy` and clearly the highest.
+    4. the one window of lines whose similarity (`matching.find_near`) is at least `fuzzy` and clearly the highest, as
+       long as the SEARCH texts so far have at most `MAX_NEAR_CHARS` characters.
 
     Under readings 2 to 4 blank lines round the searched ones do not count. A SEARCH without text stands for an evolve
     block without text. Line ends of the program are kept. Unreadable where the place is not exactly one.
     """
     try:
         kept = frame(source)
+        searched = 0
         for number, edit in enumerate(edits, start=1):
-            changed = _applied(source, edit, f"SEARCH block {number}", fuzzy)
+            searched += sum(map(len, edit.search))
+            least = fuzzy if searched <= MAX_NEAR_CHARS else None
+            changed = _applied(source, edit, f"SEARCH block {number}", least)
             if isinstance(changed, Unreadable):
                 return changed
             if not has_frame(changed, kept):
@@ -179,7 +185,7 @@ def is_marker(line: str) -> bool:
     return False
 
 
-def _applied(source: str, edit: Edit, what: str, fuzzy: float) -> str | Unreadable:
+def _applied(source: str, edit: Edit, what: str, fuzzy: float | None) -> str | Unreadable:
     lines = split_lines(source)
     regions = _regions(source, lines)
     if is_bundle(source) and edit.file is not None:
@@ -215,7 +221,9 @@ def _regions(source: str, lines: Sequence[str]) -> list[_Region]:
     return regions
 
 
-def _place(lines: Sequence[str], regions: Sequence[_Region], edit: Edit, what: str, fuzzy: float) -> Place | Unreadable:
+def _place(
+    lines: Sequence[str], regions: Sequence[_Region], edit: Edit, what: str, fuzzy: float | None
+) -> Place | Unreadable:
     bare = [line.rstrip("\r\n") for line in lines]
     allowed = [(region.start, region.stop) for region in regions]
     if not any(line.strip() for line in edit.search):
@@ -232,7 +240,7 @@ def _place(lines: Sequence[str], regions: Sequence[_Region], edit: Edit, what: s
             f"{what} lies outside the evolve blocks (line {outside[0].start + 1}): only lines between "
             "EVOLVE-BLOCK-START and EVOLVE-BLOCK-END may change, the markers left out"
         )
-    near = find_near(bare, edit.search, allowed, fuzzy)
+    near = Near() if fuzzy is None else find_near(bare, edit.search, allowed, fuzzy)
     if near.place is not None:
         return near.place
     if near.rivals:

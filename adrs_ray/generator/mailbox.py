@@ -1,16 +1,18 @@
 """A model made of people and coding agents: its requests lie open in the journal until somebody answers.
 
 `adrs inbox RUN` lists them, `adrs inbox next` claims one, `adrs inbox answer` gives the completion as a command, which
-the run's writer journals once and the island delivers here.
+the run's writer journals once and whoever asked delivers here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from adrs_ray.candidate import Completion, Usage
-from adrs_ray.generator import GenerationRequest
+from adrs_ray.generator import GenerationRequest, Models
 
 
 class MailboxModel:
@@ -50,3 +52,10 @@ class MailboxModel:
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def deliver(models: Models, answer: Mapping[str, Any]) -> None:
+    """The body of a command `answer`, to the mailbox among the models of this process, if there is one."""
+    for model in models.values():
+        if isinstance(model, MailboxModel):
+            model.deliver(answer["request"], answer["text"])

@@ -92,7 +92,7 @@ class PromptContext:
     partner: ShownProgram | None = None
     """Of a crossover."""
     inspirations: tuple[ShownProgram, ...] = ()
-    """For `seed_different` the seeds so far, for `paradigm_shift` one program per region of the archive."""
+    """For `seed_different` the seeds so far, for `paradigm_shift` programs of different regions of the archive."""
     attempts: tuple[Attempt, ...] = ()
     """Latest last."""
     hints: tuple[str, ...] = ()

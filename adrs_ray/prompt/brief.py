@@ -10,7 +10,29 @@ from adrs_ray.errors import UsageError
 from adrs_ray.prompt import MetricBrief, ShownCase, ShownProgram, TaskBrief
 from adrs_ray.task import Limits, Metric, Task
 
-_UNTOLD = frozenset({"score_bound", "leaderboard_formula", "leaderboard_coverage"})
+_UNTOLD_WORDS = frozenset({"baseline", "bound", "leaderboard", "optimal", "optimum", "oracle"})
+"""Parts of the names of metrics that say what others reach, or anybody could."""
+_REFERENCES = frozenset(
+    {
+        "arrival_makespan",
+        "base_hit_rate",
+        "direct_cost",
+        "gap",
+        "gap_closed",
+        "on_demand_cost",
+        "public_confidence",
+        "public_score",
+        "saving_vs_up",
+        "saving_vs_up_max",
+        "saving_vs_up_shipped",
+        "saving_vs_up_shipped_max",
+        "savings_vs_best_single_region",
+        "savings_vs_first_region",
+        "up_cost",
+        "up_shipped_cost",
+    }
+)
+"""Declared metrics of built-in tasks that say the same under other names."""
 _PAPER_ONLY = ("paper scoring only", "scoring paper only")
 """How task.yaml begins the description of a metric that judge.py never gives."""
 _CASE_TABLE = "cases"
@@ -20,14 +42,14 @@ _CASE_TABLE = "cases"
 def brief_of(task: Task, config: RunConfig) -> TaskBrief:
     """What models are told of a task under a config.
 
-    Left out: baselines, metrics that tell a bound or exist for the paper's scoring only. Raises UsageError when the
-    task has no hints of the level that `prompt.hints` asks for, or they cannot be read.
+    Left out: metrics that tell a baseline, an optimum or a bound, or exist for the paper's scoring only. Raises
+    UsageError when the task has no hints of the level that `prompt.hints` asks for, or they cannot be read.
     """
     spec = task.spec
     metrics = tuple(
         MetricBrief(name, metric.unit, metric.direction, metric.description)
         for name, metric in spec.metrics.items()
-        if is_told(name) and not _paper_only(metric)
+        if is_told(name) and name not in _REFERENCES and not _paper_only(metric)
     )
     return TaskBrief(
         name=spec.name,
@@ -45,8 +67,8 @@ def brief_of(task: Task, config: RunConfig) -> TaskBrief:
 
 
 def is_told(metric: str) -> bool:
-    """Whether models may see a metric: nothing that a bound or the leaderboard is about."""
-    return metric not in _UNTOLD and "bound" not in metric.split("_")
+    """Whether models may see a metric, by its name: nothing that a baseline, an optimum or a bound is about."""
+    return _UNTOLD_WORDS.isdisjoint(metric.split("_"))
 
 
 def _paper_only(metric: Metric) -> bool:

@@ -23,7 +23,7 @@ from adrs_ray.prompt.environment import (
 )
 from adrs_ray.prompt.example import bare_example, example
 from adrs_ray.prompt.ladder import ladder
-from adrs_ray.prompt.view import selected
+from adrs_ray.prompt.view import selected, started
 
 OPERATORS: tuple[PromptOperator, ...] = get_args(PromptOperator)
 _NEED_A_PARENT: frozenset[PromptOperator] = frozenset({"diff", "rewrite", "crossover", "fix"})
@@ -41,6 +41,7 @@ def render(
     if operator in _NEED_A_PARENT and context.parent is None:
         raise ValueError(f"{operator} needs a parent")
     made = environment(config.folder)
+    context = started(operator, context)
     cases_in_all = len(context.parent.cases) if context.parent is not None else 0
     needed = 0
     for smaller in ladder(operator, selected(operator, context, model, config)):
@@ -124,7 +125,7 @@ def check_templates(folder: str) -> None:
         _check_variables(made, path / name, where)
     for operator in OPERATORS:
         for context in (example(operator), bare_example(operator)):
-            shown = selected(operator, context, _EXAMPLE_MODEL, PromptConfig())
+            shown = selected(operator, started(operator, context), _EXAMPLE_MODEL, PromptConfig())
             _messages(made, folder, operator, shown, len(shown.parent.cases) if shown.parent is not None else 0)
 
 

@@ -9,16 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from adrs_ray.candidate import FailureKind
 from adrs_ray.config import ModelConfig, PromptConfig
 from adrs_ray.openevolve import STAGES_PASSED
 from adrs_ray.prompt import PromptContext, PromptOperator, ShownCase, ShownProgram, TaskBrief
-from adrs_ray.prompt.artifacts import trimmed_artifacts
+from adrs_ray.prompt.artifacts import shortened, trimmed_artifacts
 
 MOST_SEEDS = 16
 """Programs that `seed_different` and `paradigm_shift` show: they are what these operators are about."""
 MOST_METRICS = 40
 """Lines of metrics: an evaluator that runs beside the candidate may tell hundreds."""
 MOST_CASE_METRICS = 6
+MOST_SCRATCHPAD_CHARS = 4_000
+"""Of a model's notes, more than twice what it is asked for: they stand in every prompt."""
 _ABOUT_OTHERS: frozenset[PromptOperator] = frozenset({"seed_different", "paradigm_shift"})
 OF_THE_PARENT = " of the parent"
 """Suffix of the metric that says, in a partner's case, what the parent reached there."""
@@ -37,35 +40,49 @@ class Figure:
 def selected(
     operator: PromptOperator, context: PromptContext, model: ModelConfig, config: PromptConfig
 ) -> PromptContext:
-    """The context as the operator's prompt shows it when there is room for everything.
+    """The context, one that `started` gave, as the operator's prompt shows it when there is room for everything.
 
     Cases of the parent come worst first, those of a partner first where it beats the parent by most and only where it
-    does; other programs are shown without cases and artifacts. Operators that are about other programs show the seed
-    where they have no parent, so that the code around the evolve blocks is known.
+    does; other programs are shown without cases and artifacts. Of reward hacking its kind alone is told.
     """
-    if operator in _ABOUT_OTHERS:
-        context = _with_parent(context)
-        inspirations = context.inspirations[:MOST_SEEDS]
-    else:
-        inspirations = context.inspirations[: config.inspirations]
+    most = MOST_SEEDS if operator in _ABOUT_OTHERS else config.inspirations
     task, parent, partner = context.task, context.parent, context.partner
     if partner is not None:
         cases = advantages(partner, parent, task)[: config.case_rows]
         partner = replace(partner, cases=cases, artifacts={})
     if parent is not None:
         artifacts = trimmed_artifacts(parent.artifacts, config.artifact_tokens, model.chars_per_token)
-        parent = replace(parent, cases=worst_first(parent.cases, task)[: config.case_rows], artifacts=artifacts)
+        cases = worst_first(parent.cases, task)[: config.case_rows]
+        parent = replace(parent, cases=cases, artifacts=artifacts, failure=_told(parent.failure))
     return replace(
         context,
         parent=parent,
         partner=partner if operator == "crossover" else None,
-        inspirations=tuple(replace(program, cases=(), artifacts={}) for program in inspirations),
-        attempts=context.attempts[max(0, len(context.attempts) - config.attempts) :],
+        inspirations=tuple(
+            replace(program, cases=(), artifacts={}, failure=_told(program.failure))
+            for program in context.inspirations[:most]
+        ),
+        scratchpad=shortened(context.scratchpad, MOST_SCRATCHPAD_CHARS),
+        attempts=tuple(
+            replace(attempt, failure=_told(attempt.failure))
+            for attempt in context.attempts[max(0, len(context.attempts) - config.attempts) :]
+        ),
     )
 
 
-def _with_parent(context: PromptContext) -> PromptContext:
-    if context.parent is not None:
+def _told(failure: str | None) -> str | None:
+    """Why something failed, without what would tell a bound or help the next one to cheat."""
+    hacking = FailureKind.REWARD_HACKING.value
+    return hacking if failure is not None and failure.partition(":")[0] == hacking else failure
+
+
+def started(operator: PromptOperator, context: PromptContext) -> PromptContext:
+    """The context with a program to start from.
+
+    Operators that are about other programs show the seed where they have no parent, so that the code around the evolve
+    blocks is known.
+    """
+    if context.parent is not None or operator not in _ABOUT_OTHERS:
         return context
     seed = context.task.seed_source
     found = next((p for p in context.inspirations if p.source == seed), ShownProgram("seed", seed))

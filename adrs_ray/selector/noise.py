@@ -18,11 +18,12 @@ def needs_another(elite: Elite, rivals: Sequence[Elite], config: NoiseConfig) ->
     """Whether a candidate should be measured once more; `rivals` are those whose place it would take.
 
     Not when it is behind one of them, and not when it was measured `max_repeats` times; until `min_repeats` in any
-    other case; then until its mean lies `z` standard errors of the difference above every rival's.
+    other case; then until its mean lies `z` standard errors of the difference above every rival's, which a single
+    measurement cannot tell.
     """
     if elite.repeats >= config.max_repeats or any(elite.score <= rival.score for rival in rivals):
         return False
-    if elite.repeats < config.min_repeats:
+    if elite.repeats < config.min_repeats or (rivals and elite.repeats == 1):
         return True
     return any(elite.score - rival.score <= config.z * math.hypot(elite.error, rival.error) for rival in rivals)
 

@@ -18,9 +18,10 @@ from typing import Any, TypeAlias, get_args
 import yaml
 
 from adrs_ray.candidate import Completion, Trust, Usage, Verdict, verdict_from_json, verdict_to_json
-from adrs_ray.cassette import Cassette, Fact, RecordedCommand, RecordedCompletion, RecordedSeed, RecordedVerdict
+from adrs_ray.cassette import Cassette, Fact, RecordedCommand, RecordedCompletion, RecordedVerdict
 from adrs_ray.config import RunConfig, parse_config, to_yaml
 from adrs_ray.errors import UsageError
+from adrs_ray.planting import Seed
 from adrs_ray.storage.runfolder import write_atomically
 
 FORMAT = 1
@@ -183,8 +184,8 @@ def _config(text: str, path: Path) -> RunConfig:
     return parse_config(yaml.safe_load(text), f"config in {path}")
 
 
-def _seed(data: Any) -> RecordedSeed:
-    return RecordedSeed(**_shaped(data, {"source": str, "origin": str}, "seed"))
+def _seed(data: Any) -> Seed:
+    return Seed(**_shaped(data, {"source": str, "origin": str}, "seed"))
 
 
 def _completion(data: Any) -> RecordedCompletion:

@@ -1,6 +1,6 @@
 """The journal: an append-only list of events, the only truth of a run.
 
-Implementations: `memory.MemoryJournal`, `sqlite.SqliteJournal`, `cluster.journal.RayJournal`; one contract suite
+Implementations: `memory.MemoryJournal`, `sqlite.SqliteJournal`; one contract suite
 (`tests/storage/test_journal_contract.py`) runs against each.
 """
 
@@ -22,7 +22,8 @@ class EventKind(StrEnum):
     RUN_STARTED = "run_started"
     """A writer took the journal over: body {host, pid, version}."""
     PROPOSED = "proposed"
-    """A decision that leads to paid requests: body {decision, operator, model, parents, sources (text refs)}."""
+    """A decision that leads to paid requests: body {decision, operator, model, arm, parents,
+    sources (text refs)}."""
     REQUESTED = "requested"
     """A request to a model is about to be sent, id `<request>:requested`: body {request, model, operator, form,
     parents (text refs), messages [[role, [text refs of its sections]]], temperature, less_reasoning, rng_key,

@@ -17,6 +17,7 @@ import asyncio
 import gc
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -164,7 +165,7 @@ def run_all(jobs: Sequence[Job], path: Path, workers: int) -> None:
             file.flush()
             done += 1
             if done % 50 == 0 or done == len(missing):
-                print(f"<!-- {done}/{len(missing)} runs, {time.monotonic() - started:.0f} s -->", flush=True)
+                print(f"{done}/{len(missing)} runs, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
 def main() -> None:

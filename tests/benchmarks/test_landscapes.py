@@ -1,6 +1,7 @@
 """The landscapes that the search is measured on, and what the benchmark makes of results."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +27,7 @@ from tests.benchmarks.landscapes import (
     ProgramError,
     point_of,
 )
-from tests.benchmarks.search import SeedOnly, run
+from tests.benchmarks.search import SeedOnly, run, search
 from tests.benchmarks.search_study import (
     STUDY,
     Job,
@@ -142,13 +143,32 @@ def test_a_run_is_repeatable_and_its_score_free_of_noise():
     assert first.score != first.train
 
 
+def test_islands_share_the_budget_evenly():
+    counted: Counter[str] = Counter()
+
+    class Recording(LandscapeEvaluator):
+        async def evaluate(self, job: EvaluationJob) -> Evaluation | Failure:
+            counted[job.candidate.split("-")[0]] += 1
+            return await super().evaluate(job)
+
+    study = read_study(STUDY)
+    config = config_of(study, study.variant("islands-4"), 41, 3)
+    landscape = Landscape("smooth", 3)
+    asyncio.run(search(Job("islands-4", "smooth", 3, config, "evolve"), landscape.brief, Recording(landscape)))
+    assert counted == {"seed": 1, "0": 10, "1": 10, "2": 10, "3": 10}
+
+
 def test_the_study_that_ships_names_each_run_once():
     study = read_study(STUDY)
     everywhere = [*study.synthetic.landscapes, *study.real.landscapes]
     screening, confirming = screening_jobs(study, everywhere), confirming_jobs(study, everywhere, "grid+ucb")
     assert len({job.key for job in screening + confirming}) == len(screening + confirming)
     assert {job.variant for job in screening} == {variant.name for variant in study.variants}
-    assert {job.variant for job in confirming if job.landscape == "smooth"} == {"grid", "grid+ucb", "greedy", "random"}
+    assert {job.variant for job in confirming if job.landscape == "smooth"} == {
+        "grid",
+        "grid+ucb",
+        *study.synthetic.held_out_variants,
+    }
     assert {job.variant for job in confirming if job.landscape == "prism"} == {*study.real.variants, "grid+ucb"}
     assert {job.landscape for job in screening_jobs(study, ["noisy", "prism"])} == {"noisy"}
 
@@ -190,27 +210,45 @@ def test_intervals_hold_the_mean_and_narrow_with_more_seeds():
     assert interval([np.full(10, 0.2), np.full(10, 0.4)], 2000, 0.95) == pytest.approx((0.3, 0.3, 0.3))
 
 
-def results_with(lead: float) -> list[Result]:
+def results_with(lead: float, on_tasks: float | None) -> list[Result]:
     """Of `grid`, and of `topk` that leads it on every seed by `lead` give or take a tenth."""
     study = read_study(STUDY)
+    seeds = (*study.synthetic.screening_seeds, *study.synthetic.held_out_seeds)
+    plan = [(name, seed, lead) for name in study.synthetic.landscapes for seed in seeds]
+    if on_tasks is not None:
+        plan += [(name, seed, on_tasks) for name in study.real.landscapes for seed in study.real.seeds]
     found = []
-    for name in study.synthetic.landscapes:
-        for seed in (*study.synthetic.screening_seeds, *study.synthetic.held_out_seeds):
-            base = 0.3 + 0.02 * (seed % 10)
-            for variant, score in (("grid", base), ("topk", base + lead + 0.1 * (-1) ** seed)):
-                found.append(Result(f"{variant}{name}{seed}", variant, name, seed, score, score, 9, {}, 1.0))
+    for name, seed, ahead in plan:
+        base = 0.3 + 0.02 * (seed % 10)
+        for variant, score in (("grid", base), ("topk", base + ahead + 0.1 * (-1) ** seed)):
+            found.append(Result(f"{variant}{name}{seed}", variant, name, seed, score, score, 9, {}, 1.0))
     return found
 
 
-@pytest.mark.parametrize(("lead", "outcome"), [(0.2, "changes to it"), (0.001, "stays")])
-def test_the_default_changes_only_to_a_challenger_that_is_better_beyond_chance(lead, outcome):
+@pytest.mark.parametrize(
+    ("lead", "on_tasks", "outcome"),
+    [
+        (0.2, 0.0, "changes to it."),
+        (0.2, -0.2, "stays."),
+        (0.2, None, "changes to it if the tasks agree"),
+        (0.001, 0.2, "stays."),
+    ],
+)
+def test_the_default_changes_only_to_a_challenger_that_is_better_beyond_chance(lead, on_tasks, outcome):
     study = read_study(STUDY)
-    results = results_with(lead)
+    results = results_with(lead, on_tasks)
     assert challenger(study, results) == "topk"
-    assert f"The default {outcome}." in markdown(study, results)
+    assert f"The default {outcome}" in markdown(study, results)
 
 
 def test_without_results_there_is_no_challenger_and_no_table():
     study = read_study(STUDY)
     assert challenger(study, []) is None
     assert markdown(study, []) == ""
+
+
+def test_a_handful_of_runs_makes_no_table():
+    study = read_study(STUDY)
+    few = [r for r in results_with(0.2, None) if r.seed in study.synthetic.screening_seeds[:4]]
+    assert challenger(study, few) is None
+    assert markdown(study, few) == ""

@@ -126,6 +126,7 @@ def test_a_stop_leaves_questions_open_and_what_is_wrong_is_one_line(tmp_path):
     assert process.wait(30) == 0, log.read_text()
     assert adrs("inbox", run).stdout.count(" free") == 2
     (tmp_path / "empty").write_text("  \n")
+    (tmp_path / "long").write_text("x" * 1_000_001)
     for arguments, word in (
         (("answer", run, "9-9/0", "--file", tmp_path / "empty"), "no request '9-9/0'; open are: "),
         (
@@ -139,6 +140,7 @@ def test_a_stop_leaves_questions_open_and_what_is_wrong_is_one_line(tmp_path):
             "empty",
         ),
         (("answer", run, "0-0/0", "--file", tmp_path / "nowhere"), "cannot read the answer"),
+        (("answer", run, "0-0/0", "--file", tmp_path / "long"), "at most 1000000 characters"),
         (("list", tmp_path), "is no run"),
     ):
         done = adrs("inbox", *arguments)

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from ray.exceptions import RayActorError
 
 from adrs_ray.config import ModelConfig
 from adrs_ray.errors import RunError
@@ -136,6 +137,20 @@ def test_limits_without_a_limiter_are_an_error_and_nobody_hangs():
         assert [type(outcome) for outcome in outcomes] == [RunError] * 3
 
     asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_a_limiter_that_is_lost_after_a_long_wait_in_line_is_waited_for_all_the_same(monkeypatch):
+    monkeypatch.setattr("cluster.limiter.RETRY_FOR_S", 0.05)
+    models = {"m": model(requests_per_min=60)}
+    handle = Handle(models)
+
+    async def lost(*_: Any) -> int:
+        await asyncio.sleep(0.1)
+        handle.lease = Method(LimiterActor(models).lease)
+        raise RayActorError
+
+    handle.lease = Method(lost)
+    asyncio.run(asyncio.wait_for(RayLimiter(handle, models).lease("m", 1), 30))
 
 
 @pytest.mark.ray

@@ -64,6 +64,13 @@ def test_a_diff_is_applied():
     assert "cut off" in reason(read(PROGRAM, "<<<<<<< SEARCH\n    if x > 10:\n", "diff"))
 
 
+def test_blocks_in_place_of_a_rewrite_are_applied():
+    for text in (block("    if x > 10:\n", "    if x > 20:\n"), fenced(block("    if x > 10:\n", "    if x > 20:\n"))):
+        assert read(PROGRAM, text) == PROGRAM.replace("> 10", "> 20")
+    assert "2 places" in reason(read(PROGRAM, block("        return x\n", "")))
+    assert reason(read(PROGRAM, "<<<<<<< SEARCH\n    if x > 10:\n"))
+
+
 def test_the_similarity_is_the_callers():
     text = block("def second(y):\n    if x > 11:\n", "def second(x):\n    if x > 7:\n")
     assert isinstance(read(PROGRAM, text, "diff", 0.8), str)
@@ -155,6 +162,12 @@ def test_indented_and_tilde_fences_count():
     assert read(PROGRAM, f"````python\n{NEW}s = '''\n```\n'''\n````\n") == HEAD + NEW + "s = '''\n```\n'''\n" + TAIL
 
 
+def test_backticks_that_are_indented_as_code_do_not_end_a_block():
+    new = NEW.replace("    return 1\n", '    """Such as\n\n    ```\n    first(1)\n    ```\n    """\n    return 1\n')
+    assert read(PROGRAM, f"Idea: a docstring\n\n{fenced(HEAD + new + TAIL)}") == HEAD + new + TAIL
+    assert note_of(Completion(f"{fenced(new)}Afterwards.", "m", "rewrite")) == "Afterwards."
+
+
 def test_bare_python_is_code():
     assert read(PROGRAM, CHILD) == CHILD
     assert read(PROGRAM, NEW) == CHILD
@@ -237,6 +250,12 @@ def test_a_file_with_two_blocks_is_named_in_the_answer():
 )
 def test_the_note_says_what_was_tried(text, note):
     assert note_of(Completion(text, "m", "diff")) == note
+
+
+def test_an_answer_that_is_one_fence_still_says_its_idea():
+    text = "Idea: twenty\n\n" + block("    if x > 10:\n", "    if x > 20:\n")
+    assert note_of(Completion(fenced(text, ""), "m", "diff")) == "twenty"
+    assert note_of(Completion(fenced(NEW), "m", "rewrite")) == ""
 
 
 def test_no_answer_has_no_note():

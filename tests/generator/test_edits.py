@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adrs_ray.bundle import join, split
-from adrs_ray.generator.edits import MAX_EDITS, Edit, Unreadable, apply, frame, parse
+from adrs_ray.generator.edits import MAX_EDITS, MAX_NEAR_CHARS, Edit, Unreadable, apply, frame, parse
 from adrs_ray.generator.matching import find_near
 from adrs_ray.program import split_lines
 from tests.generator.corpus import TYPICAL
@@ -196,6 +196,14 @@ def test_two_similar_places_are_ambiguous():
     source = "alpha = compute(first_value, 1)\nbeta = 2\ngamma = 3\ndelta = 4\nalpha = compute(first_value, 2)\n"
     told = reason(edited(source, "alpha = compute(first_value, 3)\n", "pass\n"))
     assert "resembles 2 places (lines 1, 5)" in told
+
+
+def test_similar_lines_are_looked_for_as_long_as_not_too_much_is_searched():
+    lines = tuple(f"    a_{n} = {n}" for n in range(MAX_NEAR_CHARS // 10))
+    source = "\n".join((*lines, "    total = first + second", ""))
+    same, near = Edit(lines, lines), Edit(("    total = first + secon",), ("    pass",))
+    assert isinstance(apply(source, [near], 0.9), str)
+    assert "matches nothing" in reason(apply(source, [same, near], 0.9))
 
 
 def test_a_place_outside_the_blocks_is_told():

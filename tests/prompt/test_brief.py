@@ -125,3 +125,16 @@ def test_a_broken_judge_tells_models_nothing():
     assert shown.failure is not None
     unmeasured = shown_program("0-1", "x", None, "n")
     assert (unmeasured.score, unmeasured.failure) == (None, None)
+
+
+def test_metrics_that_tell_what_others_or_anybody_could_reach_are_not_told():
+    references = {"mean_optimal_kvpr", "optimum_cost", "own_or_peer_oracle", "arrival_makespan", "direct_cost", "gap"}
+    references |= {"base_hit_rate", "on_demand_cost", "up_cost", "saving_vs_up", "gap_closed", "public_score"}
+    reference = re.compile(
+        r"for context|reference:|proven|least possible\b.*;|Uniform Progress|original order|\bbound$"
+    )
+    for name in builtin_tasks():
+        brief = brief_of(load_task(name), RunConfig())
+        assert not references & {metric.name for metric in brief.metrics}
+        told = [m.description for m in brief.metrics if m.name not in (brief.case_metric, "improvement")]
+        assert not [text for text in told if reference.search(text)]

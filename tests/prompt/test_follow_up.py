@@ -100,3 +100,10 @@ def test_what_is_quoted_cannot_leave_its_fence():
     text = follow_up(messages, "x", FollowUpProblem("duplicate", evil, evil), model())[-1].content
     assert text.count("````") == 4
     assert "Obey {{ 1 + 1 }}" in text
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "thinking"])
+def test_blocks_are_asked_for_against_the_parent_again_as_nothing_was_applied(kind):
+    asked = follow_up(PROMPT, "Idea: x", FollowUpProblem(kind, "THE REASON"), model())[3].content
+    assert "nothing of your last answer was kept" in asked
+    assert "copied character by character from the parent as it was shown" in asked

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from importlib import resources
 from itertools import pairwise
 
@@ -8,11 +9,12 @@ from hypothesis import strategies as st
 
 from adrs_ray.config import PromptConfig
 from adrs_ray.errors import UsageError
-from adrs_ray.prompt import Attempt, PromptContext, ShownCase
+from adrs_ray.prompt import Attempt, MetricBrief, PromptContext, ShownCase
 from adrs_ray.prompt.allowance import available, tokens_of
 from adrs_ray.prompt.environment import template_names
 from adrs_ray.prompt.example import bare_example, example
 from adrs_ray.prompt.render import OPERATORS, check_templates, render
+from adrs_ray.prompt.view import MOST_SCRATCHPAD_CHARS
 from tests.prompt.contexts import PARTNER, SEED, TASK, contexts, full, model, operators, program
 
 CONFIG = PromptConfig()
@@ -355,3 +357,57 @@ def test_a_template_that_fails_only_later_is_a_user_mistake_too(tmp_path):
 @pytest.mark.parametrize("make", [example, bare_example])
 def test_our_templates_pass_the_examples_that_users_templates_must_pass(operator, make):
     assert len(render(operator, make(operator), model(), CONFIG)) == 2
+
+
+def test_a_program_to_start_from_among_the_seeds_tells_how_many_cases_it_has_in_all():
+    cases = tuple(ShownCase(f"train-{n}", {"pressure": n / 8}) for n in range(30))
+    text = user("seed_different", full(parent=None, inspirations=(program("seed-0", cases=cases),)))
+    assert "(12 of 30)" in text
+
+
+def test_a_metric_without_a_unit_and_a_case_without_metrics_leave_no_gap():
+    task = replace(TASK, metrics=(MetricBrief("gain", "", "max"),), case_metric=None)
+    parent = program("1-40", metrics={"gain": 2.0}, cases=(ShownCase("train-1", {}),))
+    text = user("diff", full(task=task, parent=parent))
+    assert "\n- gain [higher is better]\n" in text
+    assert "\ngain [higher is better]: 2\n" in text
+    assert "\n- train-1\n" in text
+
+
+def test_headings_stand_apart_from_what_is_before_them():
+    text = user("diff", full(task=replace(TASK, entry=("place", "put"))))
+    assert not re.search(r"[^\n]\n#+ (Score|What|Format|Constraints)", outside_fences(text))
+    assert "```\nOutput 1" not in text
+
+
+def test_a_paradigm_shift_claims_no_more_of_its_regions_than_is_shown():
+    assert "One program of each region" not in user("paradigm_shift", full())
+
+
+def test_notes_are_asked_for_without_a_word_on_changing_a_parent():
+    text = user("summarize", full())
+    assert "would help the parent" not in text
+    assert "Other programs of this search" in text
+
+
+def test_notes_are_shown_up_to_a_bound_however_long_a_model_made_them():
+    text = user("diff", full(scratchpad="BEGIN" + "n" * 100_000 + "END"), context_tokens=400_000)
+    assert "BEGINn" in text
+    assert "nEND" in text
+    assert text.count("n" * 100) * 100 < MOST_SCRATCHPAD_CHARS < 10_000
+
+
+@pytest.mark.parametrize("operator", ["diff", "rewrite"])
+def test_cases_are_called_ordered_only_where_they_are(operator):
+    assert "cases listed first" in user(operator, full())
+    assert "listed first" not in user(operator, full(task=replace(TASK, case_metric=None)))
+
+
+def test_what_was_refused_as_hacking_is_told_by_its_kind_alone_as_the_detail_may_hold_a_bound():
+    detail = "reward_hacking: the score 0.93 is above the proven bound 0.91"
+    attempts = (Attempt("1-3", "diff", "too good", failure=detail),)
+    parent, other = program("1-4", None, failure=detail), program("1-5", None, failure=detail)
+    text = user("fix", full(parent=parent, inspirations=(other,), attempts=attempts))
+    assert "0.91" not in text
+    assert text.count("reward_hacking") == 3
+    assert "cannot have been reached honestly" in text
