@@ -157,7 +157,7 @@ class Generation:
             request = await self._recorded(self._next(request, completion, problem), past)
         # What an earlier life asked for beyond the answer that is good enough now.
         usages += [Usage(**event.body["usage"]) for event in past.answers.values()]
-        priced = replace(result, cost=cost_of(total_usage(usages)))
+        priced = replace(result, cost=cost_of(total_usage(usages), self._config.models))
         return Produced(priced, completion, len(usages))
 
     async def _first_request(self, proposal: Proposal, past: _Past) -> GenerationRequest:
@@ -310,9 +310,14 @@ def proposed_event(proposal: Proposal, island: int) -> Event:
     return Event(f"{proposal.candidate}:proposed", EventKind.PROPOSED, proposal.candidate, island, body)
 
 
-def cost_of(usage: Usage) -> float:
-    """What a bandit weighs: dollars where there are prices, else GPU-seconds, else thousands of tokens."""
-    return usage.usd or usage.gpu_s or usage.tokens / 1000
+def cost_of(usage: Usage, models: Mapping[str, ModelConfig]) -> float:
+    """What a bandit weighs, in one unit for all models: dollars where all have prices, else GPU-seconds where all say
+    how many GPUs they occupy, else thousands of tokens."""
+    if models and all(model.priced for model in models.values()):
+        return usage.usd
+    if models and all(model.gpus for model in models.values()):
+        return usage.gpu_s
+    return usage.tokens / 1000
 
 
 def _next_id(request: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -399,12 +400,15 @@ class Island:
             descriptors=dict(self._descriptors),
         )
 
-    def retrospect(self) -> Proposal:
-        """What a scratchpad is written from: the best elite, its neighbours and what was tried on its line."""
+    def retrospect(self, decision: int, model: str) -> Proposal:
+        """What a scratchpad after a decision is written from, and by which model: the best elite, its neighbours and
+        what was tried on its line."""
         best = self._population.best
         assert best is not None  # an island that has decided anything had an elite
         shown = choose_inspirations(list(self._population), best, self._config.prompt.inspirations, self._rng())
-        return self._proposal(self._next_decision, ("mutate", "summarize"), "summarize", [best], shown)
+        told = self._proposal(decision, (model, "summarize"), "summarize", [best], shown)
+        name = f"{self.number}-note{decision}"
+        return replace(told, request=replace(told.request, candidate=name, id=f"{name}/0"))
 
     @property
     def terminal(self) -> int:

@@ -73,19 +73,6 @@ class Prompter:
         """A request for a seed that differs in kind from those so far, with its messages."""
         return self._rendered(request, PromptContext(task=self._brief, inspirations=tuple(seeds)))
 
-    def scratchpad_request(self, proposal: Proposal, request: GenerationRequest) -> GenerationRequest:
-        """A request for a new scratchpad, told by what the island knows; its parent is the island's best."""
-        parent = ShownProgram(proposal.parents[0], proposal.request.parents[0]) if proposal.parents else None
-        context = PromptContext(
-            task=self._brief,
-            parent=parent,
-            inspirations=proposal.inspirations,
-            attempts=proposal.attempts,
-            hints=proposal.hints,
-            scratchpad=proposal.scratchpad,
-        )
-        return self._rendered(request, context)
-
     def _rendered(self, request: GenerationRequest, context: PromptContext) -> GenerationRequest:
         operator: PromptOperator = request.operator  # type: ignore[assignment]  # of a language model, not of the mutator
         model = budget_of(self._config, request.model)

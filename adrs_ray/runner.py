@@ -21,7 +21,7 @@ from adrs_ray.config import RunConfig
 from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import Evaluator
 from adrs_ray.generation import Generation, LeftOpenError, NoBudgetError, RequestLedger
-from adrs_ray.generator import GenerationRequest, Models
+from adrs_ray.generator import Models
 from adrs_ray.generator.mailbox import deliver
 from adrs_ray.island import SEED_ISLAND, Island
 from adrs_ray.measuring import measure
@@ -306,19 +306,10 @@ class IslandLoop:
             or self._order.holds(f"r{decision}") is False
         ):
             return
-        name = f"{self.island.number}-note{decision}"
-        request = GenerationRequest(
-            candidate=name,
-            operator="summarize",
-            parents=(),
-            rng_key=(self._config.seed, self.island.number, decision, 1),
-            id=f"{name}/0",
-            model=model,
-            form="text",
-        )
         await self._order.turn(f"r{decision}")
+        proposal = self.island.retrospect(decision, model)
         try:
-            request = self._prompter.scratchpad_request(self.island.retrospect(), request)
+            request = await self._prompter.request(proposal)
         except UsageError:  # the best program leaves no room for notes in the model's context
             return
         text = await self._generation.remark(request)

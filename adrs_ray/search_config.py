@@ -77,7 +77,7 @@ class AdaptationConfig(Section):
         default=False, description="more exploration while improvements stay away, less while they come"
     )
     decay: float = Field(default=0.9, gt=0, lt=1, description="weight of the past in the improvement signal")
-    exploration: tuple[float, float] = Field(default=(0.1, 0.7), description="least and most exploration")
+    exploration: tuple[float, float] = Field(default=(0.05, 0.3), description="least and most exploration")
     shift_after: int | None = Field(
         default=None, ge=1, description="candidates of an island without gain after which a paradigm shift is asked for"
     )
@@ -204,7 +204,7 @@ class GeneratorConfig(Section):
     edit_retries: int = Field(default=1, ge=0, le=5, description="times an edit that cannot be applied goes back")
     duplicate_retries: int = Field(default=2, ge=0, le=5, description="times a duplicate is asked for again")
     near_duplicate: float | None = Field(
-        default=0.995, gt=0.5, le=1, description="share of common token 3-grams from which a program is no new one"
+        default=0.999, gt=0.5, le=1, description="share of common token 3-grams from which a program is no new one"
     )
     fuzzy_edits: float = Field(default=0.9, gt=0.5, le=1, description="least similarity of a SEARCH text to its place")
     summarize_every: int | None = Field(

@@ -13,7 +13,8 @@ from tests.cli.command import adrs
 from tests.runs import events_of, start, terminal, wait_for
 from tests.tiny import FILES, write_tiny_task
 
-BETTER = FILES["seed.py"].replace("STEP = 3", "STEP = 7")
+BETTER = FILES["seed.py"].replace("    return total", "    return limit")
+"""The best there is: it becomes a parent wherever it arrives."""
 
 
 @pytest.fixture(scope="module")
