@@ -14,18 +14,33 @@ from adrs_ray.config import IslandOverride, ModelConfig, RunConfig, _scalar
 
 SECTIONS = ("selector", "adaptation", "noise", "seeding", "islands", "generator", "prompt", "health", "replay")
 NO_MODEL = "no language model has driven it"
-LIMIT = "a limit, nothing to measure"
-STUDY = "docs/search_results.md"
+UNVARIED = "not varied"
 
-MEASURED: dict[str, str] = {}
-"""What was measured of a knob, where anything was; the rest says what it would need."""
+MEASURED = {
+    "selector.archive": "none beats `grid` beyond chance overall; `pareto` is better on deceptive landscapes",
+    "selector.parents": "none beats `explore_exploit` beyond chance overall; `softmax` helps on smooth ones, `ucb` is worst",
+    "selector.exploration": "0.1 with `topk` and the best in 60 % of draws: no better on held-out seeds",
+    "selector.exploitation": "as exploration; pure greed wins at 200 candidates, see the study",
+    "selector.crossover": "0 instead of 0.15: no difference",
+    "adaptation.enabled": "(0.05, 0.3): no better than none, so off",
+    "adaptation.exploration": "(0.1, 0.7) was worse than no adaptation beyond chance",
+    "adaptation.shift_after": NO_MODEL,
+    "noise.min_repeats": "1 instead of 2: no difference beyond chance",
+    "noise.max_repeats": "1 instead of 6: no difference beyond chance, 78 % fewer evaluations",
+    "seeding.seeds": "4 mutated seeds: no gain, so off; " + NO_MODEL,
+    "seeding.variants": "2 of each: no gain, so off; " + NO_MODEL,
+    "islands.count": "1 is as good as 2, 4 are worse, at 200 candidates",
+    "islands.migration": "`none` is worse than `ring`; `star` equals `ring` at 4 islands",
+    "health.interventions": "changed no final score in 30 runs, so off",
+}
+"""What was measured of a knob, where anything was: `docs/search_results.md` has the tables."""
 
 DEFAULT_NOTE = {
-    "selector": STUDY,
-    "adaptation": STUDY,
-    "noise": STUDY,
-    "seeding": STUDY,
-    "islands": STUDY,
+    "selector": UNVARIED,
+    "adaptation": UNVARIED,
+    "noise": UNVARIED,
+    "seeding": UNVARIED,
+    "islands": UNVARIED,
     "generator": NO_MODEL,
     "prompt": NO_MODEL,
     "health": "false alarms: tests/supervision",
