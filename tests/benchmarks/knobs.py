@@ -17,8 +17,8 @@ NO_MODEL = "no language model has driven it"
 UNVARIED = "not varied"
 
 MEASURED = {
-    "selector.archive": "none beats `grid` beyond chance overall; `pareto` is better on deceptive landscapes",
-    "selector.parents": "none beats `explore_exploit` beyond chance overall; `softmax` helps on smooth ones, `ucb` hurts",
+    "selector.archive": "none beats `grid` beyond chance overall; `pareto` helps on deceptive landscapes",
+    "selector.parents": "none beats the default beyond chance overall; `softmax` helps on smooth ones, `ucb` hurts",
     "selector.exploration": "0.1 with `topk` and the best in 60 % of draws: no better on held-out seeds",
     "selector.exploitation": "as exploration; pure greed wins at 200 candidates, see the study",
     "selector.crossover": "0 instead of 0.15: no difference",
