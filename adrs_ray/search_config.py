@@ -165,7 +165,11 @@ class ModelConfig(Section):
                 f"max_tokens {self.max_tokens} + reasoning_tokens {self.reasoning_tokens} leave nothing of "
                 f"context_tokens {self.context_tokens} for the prompt"
             )
-        if urlsplit(self.base_url).password is not None:
+        try:
+            password = urlsplit(self.base_url).password
+        except ValueError as error:
+            raise ValueError(f"base_url {self.base_url!r} is no address: {error}") from None
+        if password is not None:
             raise ValueError("base_url holds a password: run.yaml would, too; give the name of api_key_env instead")
         if (self.usd_per_mtok_in is None) != (self.usd_per_mtok_out is None):
             raise ValueError("usd_per_mtok_in and usd_per_mtok_out go together: give both or neither")

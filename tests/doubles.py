@@ -57,10 +57,10 @@ class LiteralModel:
         step = sum(request.rng_key) * 7919 % 4
         if step == 3 and len(request.rng_key) == 3:
             return Completion(None, self.name, "literal", "nothing came to mind", usage=usage)
-        found = re.search(r"VALUE = (\d+)", request.parents[0])
+        found = re.search(r"VALUE =(?: =)* (\d+)", request.parents[0])
         assert found is not None
         value = f"VALUE = {int(found[1]) + step}"
-        text = re.sub(r"VALUE = \d+", value, request.parents[0])
+        text = re.sub(r"VALUE =(?: =)* \d+", value, request.parents[0])
         if request.form == "diff":
             text = f"Idea: add {step}\n<<<<<<< SEARCH\n{found[0]}\n=======\n{value}\n>>>>>>> REPLACE\n"
         elif request.form == "rewrite":

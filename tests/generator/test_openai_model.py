@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from adrs_ray.candidate import Completion
 from adrs_ray.config import ModelConfig
@@ -533,10 +534,15 @@ def test_bodies_that_would_break_the_accounting_or_the_request_are_refused(field
         Asked("http://127.0.0.1:1/v1", **{field: value})
 
 
-@pytest.mark.parametrize("url", ["http://h:99999/v1", "http:///v1", "http://[x/v1", "http://h\x01/v1"])
+@pytest.mark.parametrize("url", ["http://h:99999/v1", "http:///v1", "http://h\x01/v1"])
 def test_an_impossible_address_is_refused(url):
     with pytest.raises(UsageError, match=r"models\.small\.base_url"):
         Asked(url)
+
+
+def test_what_is_no_address_is_refused_by_the_config():
+    with pytest.raises(ValidationError, match=r"base_url 'http://\[x/v1' is no address"):
+        Asked("http://[x/v1")
 
 
 def test_without_a_variable_no_key_of_the_environment_is_sent(monkeypatch):
