@@ -24,7 +24,6 @@ from adrs_ray.search_config import (
     OperatorName,
     ParentsName,
     PromptConfig,
-    ReplayConfig,
     Section,
     SeedingConfig,
     SelectorConfig,
@@ -47,7 +46,6 @@ __all__ = [
     "OperatorName",
     "ParentsName",
     "PromptConfig",
-    "ReplayConfig",
     "RunConfig",
     "SeedingConfig",
     "SelectorConfig",
@@ -145,7 +143,6 @@ class RunConfig(Section):
     generator: GeneratorConfig = GeneratorConfig()
     models: dict[str, ModelConfig] = Field(default_factory=dict, description="by name; two: `small` and `strong`")
     prompt: PromptConfig = PromptConfig()
-    replay: ReplayConfig = ReplayConfig()
     health: HealthConfig = HealthConfig()
     evaluator: EvaluatorConfig = EvaluatorConfig()
     cluster: ClusterConfig = ClusterConfig()

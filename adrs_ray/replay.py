@@ -43,11 +43,9 @@ class Replayed:
     """The first thing in which it differs from the recording; None when it is identical."""
 
 
-def config_of(cassette: Cassette, path: str, strict: bool, slots: int | None) -> RunConfig:
+def config_of(cassette: Cassette, slots: int | None) -> RunConfig:
     """What run.yaml of a replay says."""
-    mode = "strict" if strict else "loose"
-    values = {"replay.cassette": path, "replay.mode": mode, "evaluator.slots": slots}
-    return override(cassette.config, values)
+    return override(cassette.config, {"evaluator.slots": slots})
 
 
 def cassette_models(cassette: Cassette, strict: bool) -> Models:

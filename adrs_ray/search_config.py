@@ -236,15 +236,6 @@ class PromptConfig(Section):
     artifact_tokens: int = Field(default=800, ge=0, description="of what a program printed or raised, each")
 
 
-class ReplayConfig(Section):
-    """Completions and verdicts of an earlier run in place of models."""
-
-    cassette: str | None = Field(default=None, description="file made by `adrs cassette RUN FILE`")
-    mode: Literal["strict", "loose"] = Field(
-        default="strict", description="strict: the same run again; loose: its completions alone"
-    )
-
-
 class HealthConfig(Section):
     """Detectors over the journal, and what is done about what they find."""
 

@@ -60,12 +60,12 @@ def replay(
     from adrs_ray.task import load_task
 
     recorded = read(file)
-    config = config_of(recorded, str(file.absolute()), not loose, slots)
+    config = config_of(recorded, slots)
     task = load_task(recorded.task).starting_from(config.start)
     task = disguised(task) if config.isomorphic else task
     if not loose:
         refuse_unfit(recorded, task)
-    folder = RunFolder.create(out, config, recorded.task, local=True)
+    folder = RunFolder.create(out, config, recorded.task, local=True, replay_of=str(file.absolute()))
     stream = sys.stderr if as_json else sys.stdout
     with contextlib.redirect_stdout(stream):
         print(f"run {folder.path}: {task.name} from {file} (adrs-ray {recorded.version})", flush=True)

@@ -119,10 +119,13 @@ def resume(
 ) -> None:
     """Go on with a run that was stopped or killed, or extend a finished one with --max-candidates."""
     from adrs_ray.config import ClusterConfig, override
+    from adrs_ray.errors import UsageError
     from adrs_ray.storage.runfolder import RunFolder
     from adrs_ray.task import load_task
 
     folder = RunFolder.open(run)
+    if folder.reference.replay_of is not None:
+        raise UsageError(f"{run} replays {folder.reference.replay_of}: it is not resumed, `adrs replay` makes it anew")
     changes: dict[str, Any] = {
         "budget.max_candidates": max_candidates,
         "budget.max_wall_s": max_wall_s,
@@ -220,16 +223,11 @@ def _seeds(task: Task, warm_starts: Sequence[str]) -> list[Seed]:
 def _told(task: Task, config: RunConfig) -> Task:
     """The task as the run starts from it. Raises UsageError for what cannot work: a seed level, a disguise, prompts
     that a user's templates cannot make, models without a key."""
-    from adrs_ray.errors import UsageError
     from adrs_ray.isomorphic import disguised
     from adrs_ray.local import make_models
     from adrs_ray.prompt.brief import brief_of
     from adrs_ray.prompt.render import check_templates
 
-    if config.replay.cassette is not None:
-        raise UsageError(
-            f"replay.cassette {config.replay.cassette}: a replay begins with `adrs replay` and is not resumed"
-        )
     task = task.starting_from(config.start)
     if config.isomorphic:
         task = disguised(task)

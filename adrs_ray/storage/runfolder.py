@@ -49,6 +49,8 @@ class RunReference(BaseModel):
     """Of adrs-ray."""
     warm_start: list[str] = []
     """Runs and program files it starts from beside the task's seed, absolute; read until the journal holds them."""
+    replay_of: str | None = None
+    """The cassette that this run replays, absolute: such a run is not resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class RunFolder:
         local: bool,
         name: str | None = None,
         warm_start: Sequence[str] = (),
+        replay_of: str | None = None,
     ) -> RunFolder:
         """Make a run in a missing or empty folder; `task` is a built-in name or an absolute folder, `name` by default
         the folder's name. Raises UsageError when a run or anything else is there, or the folder cannot be made."""
@@ -96,6 +99,7 @@ class RunFolder:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             version=__version__,
             warm_start=list(warm_start),
+            replay_of=replay_of,
         )
         folder = cls(path, config, reference)
         try:

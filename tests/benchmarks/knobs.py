@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from adrs_ray.config import IslandOverride, ModelConfig, RunConfig, _scalar
 
-SECTIONS = ("selector", "adaptation", "noise", "seeding", "islands", "generator", "prompt", "health", "replay")
+SECTIONS = ("selector", "adaptation", "noise", "seeding", "islands", "generator", "prompt", "health")
 NO_MODEL = "no language model has driven it"
 UNVARIED = "not varied"
 
@@ -44,7 +44,6 @@ DEFAULT_NOTE = {
     "generator": NO_MODEL,
     "prompt": NO_MODEL,
     "health": "false alarms: tests/supervision",
-    "replay": "a test replays runs with other numbers of slots",
     "models.<name>": NO_MODEL,
     "islands.overrides.<number>": "as the knob it overrides",
 }

@@ -42,6 +42,9 @@ def test_a_run_is_replayed_with_any_number_of_slots(recorded, tmp_path, slots):
     assert facts_of(events_of(tmp_path / "again")) == facts_of(events_of(run))
     best = [(folder / "best" / "program.py").read_text() for folder in (run, tmp_path / "again")]
     assert best[0] == best[1]
+    refused = adrs("resume", tmp_path / "again")
+    assert refused.returncode == 2
+    assert "it is not resumed" in refused.stderr
 
 
 def test_a_replay_that_differs_says_where_and_exits_with_1(recorded, tmp_path):
