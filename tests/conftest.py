@@ -9,9 +9,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # Examples are drawn slowly on a machine that does other things at the same time; that is no failure. In CI the same
-# ones are drawn every time: what a change breaks is then of the change.
+# ones are drawn every time, and fewer: what a change breaks is then of the change, and known in time.
+CI = bool(os.environ.get("CI"))
 settings.register_profile(
-    "adrs", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+    "adrs",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=CI,
+    max_examples=50 if CI else 100,
 )
 settings.load_profile("adrs")
 

@@ -204,7 +204,8 @@ def _bubblewrap(confinement: Confinement, task: Task, scratch: str) -> list[str]
                "--unshare-pid", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # fmt: skip
     adapter = [str(task.adapter_path.parent / name) for name in os.listdir(task.adapter_path.parent)]
     hidden = {str(task.folder / name) for name in ("judge.py", "baselines", "champions")}
-    ours = [str(BOOTSTRAP.parent), str(BOOTSTRAP.parent.parent / "private_import.py")]
+    package = BOOTSTRAP.parent.parent
+    ours = [str(BOOTSTRAP.parent), str(package / "private_import.py"), str(package / "bundle.py")]
     programs = confinement.executable if task.spec.limits.processes else ()
     wanted = (confinement.python, *confinement.readable, *programs, *ours, *(p for p in adapter if p not in hidden))
     for path in dict.fromkeys((*wanted, "/lib", "/lib64", "/bin")):
