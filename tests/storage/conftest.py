@@ -17,7 +17,15 @@ Result = TypeVar("Result")
 Make = Callable[..., Event]
 
 
-COMMON_BODY: dict[str, Any] = {"decision": 0, "operator": "test", "parents": [], "source": "", "fingerprint": ""}
+COMMON_BODY: dict[str, Any] = {
+    "decision": 0,
+    "operator": "test",
+    "arm": ["mutate", "mutate"],
+    "parents": [],
+    "source": "",
+    "fingerprint": "",
+    "cost": 0.0,
+}
 KIND_BODIES: dict[EventKind, dict[str, Any]] = {
     EventKind.MEASURED: {"stage": "full", "split": "train", "repeat": 0, "verdict": {"score": 0.0, "attempts": 1}},
     EventKind.ADMITTED: {"score": 0.0, "metrics": {}, "descriptor": [0.0, 0.0]},
