@@ -124,8 +124,10 @@ class Planting:
     async def inject(self, command: str, source: str) -> str | None:
         """Measure a program that a person gave; islands hear of it when it is valid. Why not, in words, else None."""
         name = f"inject-{command.rsplit('-', 1)[-1]}"
-        if (await self._ledger.find([settled_id(name)])) or not await self._granted(name):
-            return None if await self._ledger.find([settled_id(name)]) else "no candidate is left in the budget"
+        if await self._ledger.find([settled_id(name)]):
+            return None
+        if not await self._granted(name):
+            return "no candidate is left in the budget"
         number = len(self._shown)
         fingerprint = program.fingerprint(source)
         arm = ("person", "injected")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 
 from adrs_ray.selector import Elite, Placement
+from adrs_ray.selector.listed import ListedArchive
 
 
-class ParetoArchive:
+class ParetoArchive(ListedArchive):
     """Elites that no other beats on at least one case (ties count), and the best by score; at most `capacity`.
 
     A case is held by the first of those that are best on it. Beyond the capacity whoever holds fewest cases goes, among
@@ -25,33 +25,13 @@ class ParetoArchive:
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._elites: dict[str, Elite] = {}
-        """By candidate, in the order of entry."""
+        super().__init__(capacity)
         self._tops: list[float] = []
         """Per case: the highest figure in the archive."""
         self._fronts: list[dict[str, None]] = []
         """Per case: who has that figure, the holder first."""
         self._leads: dict[str, int] = {}
         """Per candidate: on how many fronts it is."""
-
-    @property
-    def capacity(self) -> int:
-        return self._capacity
-
-    def __len__(self) -> int:
-        return len(self._elites)
-
-    def __iter__(self) -> Iterator[Elite]:
-        """All elites, in the order in which they entered."""
-        return iter(self._elites.values())
-
-    def __contains__(self, candidate: str) -> bool:
-        return candidate in self._elites
-
-    def best(self) -> Elite | None:
-        """The elite with the highest score; among equals the one that entered first."""
-        return max(self, key=lambda elite: elite.score, default=None)
 
     def add(self, elite: Elite) -> Placement:
         """Offer a candidate; those that are then best on nothing are pushed out."""
@@ -68,9 +48,6 @@ class ParetoArchive:
         if elite is not None:
             self._leave(elite)
         return elite is not None
-
-    def freeze(self) -> None:
-        """Nothing: there are no cells."""
 
     def rivals(self, elite: Elite) -> tuple[Elite, ...]:
         """Whose score it must exceed to be kept: nobody's where its cases suffice or it is here.

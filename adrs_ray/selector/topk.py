@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from adrs_ray.selector import Elite, Placement
+from adrs_ray.selector.listed import ListedArchive
 
 
-class TopKArchive:
+class TopKArchive(ListedArchive):
     """The `capacity` candidates with the highest scores; among equals those that entered first."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._elites: dict[str, Elite] = {}
-        """By candidate, in the order of entry."""
-
-    @property
-    def capacity(self) -> int:
-        return self._capacity
-
-    def __len__(self) -> int:
-        return len(self._elites)
-
-    def __iter__(self) -> Iterator[Elite]:
-        """All elites, in the order in which they entered."""
-        return iter(self._elites.values())
-
-    def __contains__(self, candidate: str) -> bool:
-        return candidate in self._elites
-
-    def best(self) -> Elite | None:
-        """The elite with the highest score; among equals the one that entered first."""
-        return max(self, key=lambda elite: elite.score, default=None)
 
     def add(self, elite: Elite) -> Placement:
         """Offer a candidate. When the archive is full it takes the place of the worst, if it has a higher score."""
@@ -46,9 +22,6 @@ class TopKArchive:
     def remove(self, candidate: str) -> bool:
         """Take a candidate out. False if it is not here."""
         return self._elites.pop(candidate, None) is not None
-
-    def freeze(self) -> None:
-        """Nothing: there are no cells."""
 
     def rivals(self, elite: Elite) -> tuple[Elite, ...]:
         """The worst elite, among equals the last that entered; () while there is room or the elite is here."""
