@@ -190,6 +190,8 @@ class Refused:
     failure: Failure
     source: str | None = None
     """The program, where there was one."""
+    repeats: str = ""
+    """The candidate that a duplicate repeats."""
     arm: tuple[str, str] = ("mutate", "mutate")
     note: str = ""
     cost: float = 0.0

@@ -260,8 +260,7 @@ class Generation:
         if completion.text is None:
             return None
         if failure.kind is FailureKind.DUPLICATE:
-            name = failure.detail.split(" program as ")[-1].split()[0]
-            return FollowUpProblem("duplicate", failure.detail, self._island.text_of(name))
+            return FollowUpProblem("duplicate", failure.detail, self._island.text_of(refused.repeats))
         if failure.kind is FailureKind.SYNTAX:
             return FollowUpProblem("syntax", failure.detail)
         if failure.kind is FailureKind.INTERFACE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from adrs_ray import program
 from adrs_ray.candidate import Candidate, Completion, Failure, FailureKind, Refused
@@ -39,9 +40,10 @@ class Screener:
         text = program_of(request, completion, self._fuzzy)
         if isinstance(text, Unreadable):
             return self.refused(proposal, completion, Failure(FailureKind.GENERATION, text.reason), None)
-        failure = self._problem(proposal, request, text)
-        if failure is not None:
-            return self.refused(proposal, completion, failure, text)
+        problem = self._problem(request, text)
+        if problem is not None:
+            failure, repeats = problem
+            return replace(self.refused(proposal, completion, failure, text), repeats=repeats)
         fingerprint = program.fingerprint(text)
         self._seen[fingerprint] = proposal.candidate
         return Candidate(
@@ -56,23 +58,26 @@ class Screener:
             note=note_of(completion) if request.form != "program" else completion.operator,
         )
 
-    def _problem(self, proposal: Proposal, request: GenerationRequest, text: str) -> Failure | None:
+    def _problem(self, request: GenerationRequest, text: str) -> tuple[Failure, str] | None:
+        """Why a program is not worth an evaluation, and the candidate that it repeats, if that is why."""
         if request.model != "mutate":
             # What the model-free generator gives keeps the interface by construction.
             failure = screen(text, self._brief, request.parents[0] if request.parents else None)
             if failure is not None:
-                return failure
+                return failure, ""
         try:
             fingerprint = program.fingerprint(text)
         except SyntaxError as error:
             where = "" if error.lineno is None else f"line {error.lineno}: "
-            return Failure(FailureKind.SYNTAX, f"{where}{error.msg}")
+            return Failure(FailureKind.SYNTAX, f"{where}{error.msg}"), ""
         first = self._seen.get(fingerprint)
         if first is not None:
-            return Failure(FailureKind.DUPLICATE, f"the same program as {first}")
+            return Failure(FailureKind.DUPLICATE, f"the same program as {first}"), first
         near = None if request.model == "mutate" else self._nearest(text)
         if near is not None:
-            return Failure(FailureKind.DUPLICATE, f"nearly the same program as {near[0]} (similarity {near[1]:.4f})")
+            name, similarity = near
+            detail = f"nearly the same program as {name} (similarity {similarity:.4f})"
+            return Failure(FailureKind.DUPLICATE, detail), name
         return None
 
     def refused(self, proposal: Proposal, completion: Completion, failure: Failure, source: str | None) -> Refused:
