@@ -31,6 +31,8 @@ class FailureKind(StrEnum):
     GENERATION = "generation"
     """The model gave nothing usable."""
     BUDGET_EXHAUSTED = "budget_exhausted"
+    GATED = "gated"
+    """A cheaper stage says that it is not worth a measurement on the dearer one."""
     INFRASTRUCTURE = "infrastructure"
     """Ours: retried, never held against the candidate."""
 
@@ -45,6 +47,7 @@ FAILURE_CLASS: Mapping[FailureKind, Literal["runtime", "search", "algorithm", "o
     FailureKind.BUDGET_EXHAUSTED: "runtime",
     FailureKind.GENERATION: "runtime",
     FailureKind.DUPLICATE: "search",
+    FailureKind.GATED: "search",
     FailureKind.INVALID: "algorithm",
     FailureKind.VIOLATION: "algorithm",
     FailureKind.REWARD_HACKING: "algorithm",

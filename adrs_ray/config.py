@@ -13,6 +13,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from adrs_ray.cluster_config import (
+    CascadeConfig,
+    ClusterConfig,
+    EngineConfig,
+    EvaluatorConfig,
+    MirrorConfig,
+    PoolConfig,
+)
 from adrs_ray.errors import UsageError
 from adrs_ray.search_config import (
     AdaptationConfig,
@@ -34,17 +42,21 @@ __all__ = [
     "AdaptationConfig",
     "ArchiveName",
     "BudgetConfig",
+    "CascadeConfig",
     "ClusterConfig",
+    "EngineConfig",
     "EvaluatorConfig",
     "FinishConfig",
     "GeneratorConfig",
     "HealthConfig",
     "IslandOverride",
     "IslandsConfig",
+    "MirrorConfig",
     "ModelConfig",
     "NoiseConfig",
     "OperatorName",
     "ParentsName",
+    "PoolConfig",
     "PromptConfig",
     "RunConfig",
     "SeedingConfig",
@@ -97,24 +109,6 @@ class IslandsConfig(Section):
     )
 
 
-class EvaluatorConfig(Section):
-    """How candidates are run."""
-
-    slots: int | None = Field(default=None, ge=1, le=4096, description="evaluations at once (default: one per CPU)")
-    sandbox: Literal["strict", "unsafe"] = Field(
-        default="strict",
-        description="strict refuses without a jail; unsafe runs without one and marks every verdict",
-    )
-    python: str | None = Field(default=None, description="interpreter for candidates (default: this one)")
-    retries: int = Field(default=2, ge=0, le=10, description="further attempts when the failure is ours")
-
-
-class ClusterConfig(Section):
-    """Ray."""
-
-    address: str | None = Field(default=None, description="Ray address to join (default: start an embedded Ray)")
-
-
 class FinishConfig(Section):
     """What happens when the budget is spent."""
 
@@ -144,8 +138,10 @@ class RunConfig(Section):
     models: dict[str, ModelConfig] = Field(default_factory=dict, description="by name; two: `small` and `strong`")
     prompt: PromptConfig = PromptConfig()
     health: HealthConfig = HealthConfig()
+    pool: PoolConfig = PoolConfig()
     evaluator: EvaluatorConfig = EvaluatorConfig()
     cluster: ClusterConfig = ClusterConfig()
+    mirror: MirrorConfig = MirrorConfig()
     finish: FinishConfig = FinishConfig()
 
     @model_validator(mode="after")
@@ -166,10 +162,12 @@ class RunConfig(Section):
     def _check_models(self) -> None:
         if self.generator.kind == "mutate" and self.adaptation.shift_after is not None:
             raise ValueError("adaptation.shift_after asks a strong model: generator.kind mutate has none")
-        if self.generator.kind == "openai" and not self.models:
+        if self.generator.kind == "openai" and not self.models and self.pool.preset is None:
             raise ValueError(
-                "generator.kind openai needs `models`: such as small and strong, each with base_url and model"
+                "generator.kind openai needs `models`: such as small and strong, each with base_url and model; "
+                "or a pool.preset (`adrs models list`)"
             )
+        self._check_servers()
         named = {name for override in self.islands.overrides.values() for name in override.models or ()}
         named |= set() if self.generator.strong is None else {self.generator.strong}
         if unknown := sorted(named - self.models.keys()):
@@ -181,7 +179,7 @@ class RunConfig(Section):
             asked = [m for n, m in self.models.items() if own.models is None or n in own.models]
             if self.generator.kind == "openai" and not any(model.weight for model in asked):
                 raise ValueError(f"islands.overrides.{number}.models {own.models} leaves no model of weight above 0")
-        if self.generator.kind == "openai" and not any(model.weight for model in self.models.values()):
+        if self.generator.kind == "openai" and self.models and not any(m.weight for m in self.models.values()):
             raise ValueError("models: every weight is 0, no model would be asked")
         unpriced = sorted(name for name, model in self.models.items() if not model.priced)
         if self.budget.max_usd is not None and self.generator.kind == "openai" and unpriced:
@@ -191,6 +189,20 @@ class RunConfig(Section):
         unmetered = sorted(name for name, model in self.models.items() if not model.gpus)
         if self.budget.max_gpu_s is not None and self.generator.kind == "openai" and unmetered:
             raise ValueError(f"budget.max_gpu_s needs models.{unmetered[0]}.gpus: how many GPUs a request occupies")
+
+    def _check_servers(self) -> None:
+        """Every model has servers of one kind: its own address, the pool's engines, or the pool's endpoints."""
+        if unknown := sorted(self.pool.models.keys() - self.models.keys()):
+            raise ValueError(f"pool.models.{unknown[0]}: there is no such model among `models`")
+        for name, model in self.models.items():
+            served = name in self.pool.models
+            if model.base_url is not None and served:
+                raise ValueError(f"models.{name} has a base_url and is served by the pool: remove one")
+            if model.base_url is None and not served and not self.pool.endpoints:
+                raise ValueError(
+                    f"models.{name} has no server: give base_url, or pool.models.{name} to serve it on the cluster's "
+                    "GPUs, or pool.endpoints"
+                )
 
     def for_island(self, number: int) -> RunConfig:
         """The config of one island: its overrides applied."""
@@ -256,22 +268,37 @@ def to_yaml(config: RunConfig) -> str:
     lines: list[str] = []
     for name, info in RunConfig.model_fields.items():
         value = getattr(config, name)
-        if isinstance(value, BaseModel):
-            doc = (type(value).__doc__ or "").strip().splitlines()[0]
-            lines += ["", f"{name}:  # {doc}", *_described(value, "  ")]
-        elif name == "models":
-            lines += ["", f"models:{'' if value else ' {}'}  # {info.description}"]
-            for model, section in value.items():
-                lines += [f"  {_scalar(model)}:", *_described(section, "    ")]
-        else:
-            lines.append(f"{name}: {_scalar(value)}  # {info.description}")
+        if isinstance(value, BaseModel) or name == "models":
+            lines.append("")
+        lines += _described(name, value, info.description, "")
     return "\n".join(lines) + "\n"
 
 
-def _described(section: BaseModel, indent: str) -> list[str]:
-    values = section.model_dump()
-    fields = type(section).model_fields.items()
-    return [f"{indent}{key}: {_scalar(values[key])}  # {info.description}" for key, info in fields]
+def _described(key: str, value: Any, description: str | None, indent: str) -> list[str]:
+    """A field in its lines; sections, and sections by name, go on below it."""
+    below = indent + "  "
+    if isinstance(value, BaseModel):
+        doc = description or (type(value).__doc__ or "").strip().splitlines()[0]
+        fields = type(value).model_fields.items()
+        nested = [line for k, info in fields for line in _described(k, getattr(value, k), info.description, below)]
+        return [f"{indent}{_scalar(key)}:  # {doc}", *nested]
+    if (
+        isinstance(value, dict)
+        and value
+        and all(isinstance(each, ModelConfig | EngineConfig) for each in value.values())
+    ):
+        nested = [line for name, each in value.items() for line in _described(name, each, None, below)]
+        return [f"{indent}{_scalar(key)}:  # {description}", *nested]
+    return [f"{indent}{_scalar(key)}: {_scalar(_plain(value))}  # {description}"]
+
+
+def _plain(value: Any) -> Any:
+    """What YAML can hold: sections inside lists and mappings as mappings."""
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return value
 
 
 def _scalar(value: Any) -> str:

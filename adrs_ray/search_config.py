@@ -127,7 +127,11 @@ class SeedingConfig(Section):
 class ModelConfig(Section):
     """A language model behind an OpenAI-compatible server."""
 
-    base_url: str = Field(description="such as http://127.0.0.1:8000/v1", pattern=r"^https?://\S+$")
+    base_url: str | None = Field(
+        default=None,
+        description="such as http://127.0.0.1:8000/v1 (default: the servers of the pool)",
+        pattern=r"^https?://\S+$",
+    )
     model: str = Field(description="name that the server knows")
     api_key_env: str | None = Field(default=None, description="environment variable with the key (default: no key)")
     weight: float = Field(default=1.0, ge=0, description="share of requests under ensemble: fixed")
@@ -166,7 +170,7 @@ class ModelConfig(Section):
                 f"context_tokens {self.context_tokens} for the prompt"
             )
         try:
-            password = urlsplit(self.base_url).password
+            password = urlsplit(self.base_url or "").password
         except ValueError as error:
             raise ValueError(f"base_url {self.base_url!r} is no address: {error}") from None
         if password is not None:

@@ -21,6 +21,10 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test", "stress")
 """`train` is seen by the search, `validation` picks the champion, `test` is scored once, `stress` is odd and larger."""
 
 
+FULL_STAGE = "full"
+"""The stage of a task that names none."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -60,6 +64,24 @@ class PublicEvaluator(_Strict):
     source: str = Field(description="where the figure is from")
 
 
+class Stage(_Strict):
+    """One of several measurements of a task, dearer than the one before and nearer to the real thing."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    cpus: float = Field(default=1.0, gt=0, description="CPUs that one slot of this stage reserves")
+    memory_mb: int = Field(default=0, ge=0, description="memory that one slot reserves on the cluster (0: none)")
+    gpus: float = Field(
+        default=0.0, ge=0, description="GPUs of one slot: whole ones while it times, each held by one slot alone"
+    )
+
+    @field_validator("gpus")
+    @classmethod
+    def _part_of_one_or_whole(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("more than one GPU must be a whole number")
+        return value
+
+
 class TaskSpec(_Strict):
     """`task.yaml`."""
 
@@ -76,7 +98,12 @@ class TaskSpec(_Strict):
     share_process: str | None = Field(
         default=None, description="why all cases of a candidate share one process (default: one each)"
     )
-    cpus: float = Field(default=1.0, gt=0)
+    cpus: float = Field(default=1.0, gt=0, description="CPUs that one evaluation slot reserves")
+    memory_mb: int = Field(default=0, ge=0, description="memory that one slot reserves on a cluster (0: none)")
+    gpus: float = Field(default=0.0, ge=0, description="GPUs of one slot, as of a stage")
+    stages: tuple[Stage, ...] = Field(
+        default=(), description="cheapest first; the score of the last one counts (default: one, `full`)"
+    )
     splits: tuple[Split, ...] = SPLITS
     data: tuple[DataFile, ...] = ()
     headline: str | None = Field(default=None, description="the metric that readers know the task by")
@@ -102,6 +129,23 @@ class TaskSpec(_Strict):
     def _files_have_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         bundle.check_names(value)
         return value
+
+    @model_validator(mode="after")
+    def _stages_make_sense(self) -> TaskSpec:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages: two have one name among {', '.join(names)}")
+        if len(names) == 1 or len(names) > 3:
+            raise ValueError(f"stages: {len(names)} given; two or three make a cascade, none is one stage `full`")
+        if self.stages and self.gpus:
+            raise ValueError("gpus: of a task with stages each stage says its own")
+        return self
+
+    @property
+    def all_stages(self) -> tuple[Stage, ...]:
+        """The stages in order; `full` alone when the task names none."""
+        whole = Stage(name=FULL_STAGE, cpus=self.cpus, memory_mb=self.memory_mb, gpus=self.gpus)
+        return self.stages or (whole,)
 
     @property
     def seed_files(self) -> tuple[str, ...]:

@@ -48,6 +48,8 @@ class EvaluationJob:
     repeat: int = 0
     attempts: int = 0
     """Starts of this evaluation that are known to have been lost before."""
+    stage: str = ""
+    """Which stage of the task measures it; empty: the last one, whose score counts."""
 
 
 class Evaluator(Protocol):
