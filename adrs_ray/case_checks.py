@@ -76,26 +76,27 @@ def make_cases(task: Task) -> dict[Split, list[Case]]:
     return {split: list(task.judge.cases(split)) for split in task.spec.splits}
 
 
-def remade_differently(task: Task, cases: Cases) -> str | None:
-    """What changes when the cases are made again, here and in another process, or None.
+def remade_differently(task: Task, cases: Cases, stage: str = "") -> str | None:
+    """What changes when the cases of a stage ('': the last one) are made again, here and in another process, or None.
 
     Evaluators on several machines each make them, so all must come to the same. The other process has another seed
     for the hashes of texts, lest the order of a set pass unseen.
     """
     first = case_digests(cases)
-    changed = _first_difference(first, case_digests(make_cases(task)))
+    changed = _first_difference(first, case_digests(make_cases(task.in_stage(stage))))
     if changed:
         return f"cases({changed!r}) differ from one call to the next"
     script = (
         "import json, sys; from adrs_ray import case_checks, task; "
-        "digests = case_checks.case_digests(case_checks.make_cases(task.load_task(sys.argv[1]))); "
+        "alone = task.load_task(sys.argv[1]).in_stage(sys.argv[2]); "
+        "digests = case_checks.case_digests(case_checks.make_cases(alone)); "
         "print(); print(json.dumps(digests))"
     )
     path = os.pathsep.join(filter(None, [str(repository_root()), os.environ.get("PYTHONPATH")]))
     hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     try:
         done = subprocess.run(
-            [sys.executable, "-c", script, str(task.folder)],
+            [sys.executable, "-c", script, str(task.folder), stage],
             capture_output=True,
             text=True,
             timeout=REMAKE_TIMEOUT_S,

@@ -63,6 +63,7 @@ class RecordedVerdict:
     """One verdict."""
 
     candidate: str
+    stage: str
     split: str
     repeat: int
     program: str | None
@@ -111,8 +112,8 @@ class Cassette:
     seeds: tuple[Seed, ...] = ()
     completions: Mapping[str, RecordedCompletion] = field(default_factory=dict)
     """By request."""
-    verdicts: Mapping[tuple[str, str, int], RecordedVerdict] = field(default_factory=dict)
-    """By (candidate, split, repeat)."""
+    verdicts: Mapping[tuple[str, str, str, int], RecordedVerdict] = field(default_factory=dict)
+    """By (candidate, stage, split, repeat)."""
     scripts: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     """Steps by island, as `adrs_ray.order.Order` takes them."""
     commands: tuple[RecordedCommand, ...] = ()
@@ -172,7 +173,7 @@ def _completions(events: Sequence[Event], reader: EventReader) -> dict[str, Reco
     return found
 
 
-def _verdicts(events: Sequence[Event], reader: EventReader) -> dict[tuple[str, str, int], RecordedVerdict]:
+def _verdicts(events: Sequence[Event], reader: EventReader) -> dict[tuple[str, str, str, int], RecordedVerdict]:
     programs = {e.candidate: e.body["source"] for e in events if e.kind is EventKind.GENERATED}
     measured = [e for e in events if e.kind is EventKind.MEASURED]
     texts = reader.texts(sorted({ref for e in measured for ref in e.body["verdict"]["artifacts"].values()}))
@@ -180,9 +181,8 @@ def _verdicts(events: Sequence[Event], reader: EventReader) -> dict[tuple[str, s
     for event in measured:
         one = measurement_of(event, texts)
         program = programs.get(one.candidate)
-        found[one.candidate, one.split, one.repeat] = RecordedVerdict(
-            one.candidate, one.split, one.repeat, program, one.verdict
-        )
+        key = (one.candidate, one.stage, one.split, one.repeat)
+        found[key] = RecordedVerdict(*key, program, one.verdict)
     return found
 
 

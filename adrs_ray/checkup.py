@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
 from adrs_ray.config import BudgetConfig, HealthConfig
+from adrs_ray.fidelity import Growth
 from adrs_ray.island import SEED_ISLAND, Island
 from adrs_ray.ledger import RunPast, RunStatus
 from adrs_ray.storage.journal import Event, EventKind
@@ -83,8 +84,15 @@ class RunCheckup:
         """A FOUND event of an earlier start: its cool-down goes on."""
         self._told[event.body["detector"]] = event.body["at"]
 
-    def look(self, past: RunPast, status: RunStatus, limits: BudgetConfig, wall_s: float) -> list[Event]:
-        """FOUND events of what is new."""
+    def look(
+        self,
+        past: RunPast,
+        status: RunStatus,
+        limits: BudgetConfig,
+        wall_s: float,
+        growth: tuple[str, Growth] | None = None,
+    ) -> list[Event]:
+        """FOUND events of what is new; `growth` as of `RunHistory`."""
         spent = Spending(
             candidates=status.candidates,
             usd=sum(model.usage.usd for model in status.models.values()),
@@ -92,7 +100,7 @@ class RunCheckup:
             gpu_s=sum(model.usage.gpu_s for model in status.models.values()),
             wall_s=wall_s,
         )
-        history = RunHistory(past.bests, self._directions, spent, self._spent[0], limits, past.requests)
+        history = RunHistory(past.bests, self._directions, spent, self._spent[0], limits, past.requests, growth)
         self._spent.append(spent)
         new = [
             finding

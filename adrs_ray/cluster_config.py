@@ -107,7 +107,7 @@ class MirrorConfig(Section):
     """A copy of the journal elsewhere: what is left when a disk is lost."""
 
     url: str | None = Field(
-        default=None, description="folder of any fsspec file system (path, s3://, gs://, ...); default: no mirror"
+        default=None, description="folder of any fsspec file system, of this run; `adrs job` adds the run's name"
     )
     lag_s: float = Field(default=5.0, gt=0, le=3600, description="what was acknowledged is there after so many seconds")
     ack: Literal["local", "mirror"] = Field(
@@ -125,6 +125,9 @@ class ClusterConfig(Section):
     """Ray."""
 
     address: str | None = Field(default=None, description="Ray address to join (default: start an embedded Ray)")
+    wait_s: float = Field(
+        default=300.0, ge=0, description="how long a start waits for nodes that the run needs and a cluster lacks yet"
+    )
     drain_s: float = Field(
         default=40.0, gt=0, description="a job that is told to end finishes what is under way for so long"
     )

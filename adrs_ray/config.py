@@ -250,7 +250,10 @@ def read_config(path: Path) -> RunConfig:
 
 
 def override(config: RunConfig, values: dict[str, Any], where: str = "command line") -> RunConfig:
-    """A copy with dotted keys replaced, such as {'islands.count': 4}; None values are left out."""
+    """A copy with dotted keys replaced, such as {'islands.count': 4}; None values are left out.
+
+    Raises UsageError for a key that the config does not have, or a value that it does not take.
+    """
     data = config.model_dump()
     for key, value in values.items():
         if value is None:
@@ -258,7 +261,9 @@ def override(config: RunConfig, values: dict[str, Any], where: str = "command li
         *sections, last = key.split(".")
         target = data
         for section in sections:
-            target = target[section]
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise UsageError(f"{where}: {key}: {section} holds a value, not a section")
         target[last] = value
     return parse_config(data, where)
 

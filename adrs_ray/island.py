@@ -17,6 +17,7 @@ import numpy as np
 
 from adrs_ray import program
 from adrs_ray.candidate import Candidate, Completion, Failure, Refused, Verdict
+from adrs_ray.cascade import OPEN, Cascade, Decision
 from adrs_ray.config import RunConfig
 from adrs_ray.generator import GenerationRequest
 from adrs_ray.generator.screening import NearDuplicates
@@ -65,6 +66,7 @@ class Island:
         self._descriptors: dict[str, tuple[float, ...]] = {}
         """Of the latest valid candidates, as many as outcomes are kept."""
         self._terminal = 0
+        self._cascade = Cascade(brief.stages, self._config.evaluator.cascade)
 
     @property
     def archive(self) -> Archive:
@@ -252,6 +254,12 @@ class Island:
             shape=shape,
         )
 
+    def gate(self, candidate: Candidate, stage: str, score: float) -> Decision:
+        """Whether a candidate goes on to the stage behind this one. Programs that the run starts from always do."""
+        if self.number == SEED_ISLAND:
+            return OPEN
+        return self._cascade.decide(stage, score, (self._config.seed, self.number, candidate.decision))
+
     def text_of(self, candidate: str) -> str:
         """The program of an elite; '' of everybody else."""
         return self._population.text_of(candidate)
@@ -283,6 +291,7 @@ class Island:
         self._bandit.update(outcome.arm, outcome.gain, outcome.cost)
         self._signal.update(self._lineage.rise(outcome.score), self._spread())
         self._lineage.learn(outcome, source if self.asks_models else None)
+        self._cascade.learn(outcome.stages)
 
     def _spread(self) -> float:
         """Standard deviation of the archive's scores, where adaptation asks for it."""

@@ -226,7 +226,8 @@ def given_away(task: Task) -> tuple[str, ...]:
         return ()
     spec = task.spec
     described = [f"{name} {metric.description}" for name, metric in spec.metrics.items()]
-    told = "\n".join([spec.name, spec.summary, spec.statement, task.seed_source, *spec.entry, *described])
+    stages = [stage.name.replace("_", " ") for stage in spec.stages]  # a candidate that is held back is told of them
+    told = "\n".join([spec.name, spec.summary, spec.statement, task.seed_source, *spec.entry, *described, *stages])
     names = disguise.native_names.intersection(_WORD.findall(told))
     return tuple(sorted(names | {word for word in disguise.secret_words if word.lower() in told.lower()}))
 

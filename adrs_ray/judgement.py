@@ -1,4 +1,7 @@
-"""Held-out splits: the best program is judged on validation while the run goes on, everything else at its end."""
+"""Held-out splits: the best program is judged on validation while the run goes on, everything else at its end.
+
+Tasks with stages are judged in the last one, which gives the score.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from adrs_ray.evaluator import EvaluationJob, Evaluator
 from adrs_ray.island import SEED_ISLAND
 from adrs_ray.ledger import Leader, RunStatus
 from adrs_ray.runner import IslandLedger
-from adrs_ray.storage.events import STAGE, measured_event, measurement_of
+from adrs_ray.storage.events import measured_event, measurement_of
 from adrs_ray.storage.journal import EventKind
 from adrs_ray.storage.runfolder import RunFolder
 from adrs_ray.supervision.contamination import Nearness, known_programs, nearest
@@ -114,8 +117,9 @@ class Judgement:
         """Measure a recorded program (or `text`) on a held-out split; returns what is recorded, artifacts left out."""
         if text is None:
             text = (await self._ledger.texts([source]))[source]
-        verdict = await self._evaluator.evaluate(EvaluationJob(candidate, text, split))
-        event = measured_event(Measurement(candidate, STAGE, split, 0, verdict), SEED_ISLAND)
+        stage = self._task.stage("").name
+        verdict = await self._evaluator.evaluate(EvaluationJob(candidate, text, split, stage=stage))
+        event = measured_event(Measurement(candidate, stage, split, 0, verdict), SEED_ISLAND)
         (recorded,) = await self._ledger.append([event], self._ledger.epoch)
         return measurement_of(recorded).verdict
 

@@ -87,6 +87,12 @@ class RunStatus:
     """Why no further request to a model can be paid for."""
     findings: tuple[str, ...] = ()
     """What detectors found last, latest first, in words."""
+    evaluating: int = 0
+    """Programs acknowledged and without a verdict."""
+    mirror_lag_s: float | None = None
+    """Age of the oldest acknowledged event that the mirror does not have; None without a mirror."""
+    mirror_error: str = ""
+    """Why the mirror did not take the last upload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +228,7 @@ class Ledger:
             models=self._models(),
             exhausted=self._exhausted,
             findings=tuple(f"{e.body['detector']}: {e.body['evidence']}" for e in reversed(view.findings[-3:])),
+            evaluating=len(view.pending),
         )
 
     def _models(self) -> dict[str, ModelStatus]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from adrs_ray.config import RunConfig
+from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import Evaluator
-from adrs_ray.evaluator.local import LocalEvaluator
+from adrs_ray.evaluator.staged import local_evaluator
 from adrs_ray.generator import Models
+from adrs_ray.generator.endpoints import EndpointPool, pooled_models
 from adrs_ray.generator.limits import Limiter, LocalLimiter
 from adrs_ray.generator.mailbox import MailboxModel
 from adrs_ray.generator.mutate import MutationModel
+from adrs_ray.generator.routing import Router
 from adrs_ray.ledger import Ledger, RunStatus
 from adrs_ray.prompt.brief import brief_of
 from adrs_ray.runner import IslandLoop, IslandParts
@@ -22,11 +26,17 @@ from adrs_ray.storage.sqlite import SqliteJournal
 from adrs_ray.task import Task
 
 
-def make_models(config: RunConfig, limiter: Limiter | None = None) -> Models:
+def make_models(
+    config: RunConfig,
+    limiter: Limiter | None = None,
+    routers: Mapping[str, Router] | None = None,
+    answered: Collection[str] = (),
+) -> Models:
     """The generators that a config names; the model-free one is always there.
 
-    `limiter` shares endpoints' limits between processes, by default this one has them alone. Raises UsageError for a
-    key that is not in the environment.
+    `limiter` shares endpoints' limits between processes, by default this one has them alone. `routers`: of
+    `routers_of`, by whoever tells them what of the pool answers. `answered`: models that have answered in an earlier
+    life of the run. Raises UsageError for a key that is not in the environment.
     """
     generator = config.generator
     mutator = MutationModel(redraws=generator.redraws, max_mutations=generator.max_mutations)
@@ -37,7 +47,37 @@ def make_models(config: RunConfig, limiter: Limiter | None = None) -> Models:
     from adrs_ray.generator.openai_model import OpenAIModel
 
     shared = limiter or LocalLimiter(config.models)
-    return {"mutate": mutator, **{name: OpenAIModel(name, model, shared) for name, model in config.models.items()}}
+    routed = routers_of(config) if routers is None else routers
+    clients = {
+        name: OpenAIModel(name, model, shared, router=routed.get(name), answered_before=name in answered)
+        for name, model in config.models.items()
+    }
+    return {"mutate": mutator, **clients}
+
+
+def routers_of(config: RunConfig) -> dict[str, Router]:
+    """A router for every model without an address of its own; nothing answers until it is told a view."""
+    foreign = pooled_models(config)
+    return {
+        name: Router(name, config.pool.max_in_flight, foreign=name in foreign)
+        for name, model in config.models.items()
+        if model.base_url is None
+    }
+
+
+def answered_models(status: RunStatus) -> frozenset[str]:
+    """Models that have answered in this run, as `make_models` wants to know."""
+    return frozenset(name for name, model in status.models.items() if model.requests > model.lost)
+
+
+def check_local(config: RunConfig) -> None:
+    """Raise UsageError for a config that asks for what one process does not have."""
+    started = "pool.models" if config.pool.models else "pool.preset" if config.pool.preset else None
+    if config.generator.kind == "openai" and started is not None:
+        raise UsageError(
+            f"{started} starts model servers on a cluster's GPUs, which needs Ray: leave out --local, or name servers "
+            "that are there (pool.endpoints, or base_url of each model)"
+        )
 
 
 async def close_models(models: Models) -> None:
@@ -48,8 +88,9 @@ async def close_models(models: Models) -> None:
 class LocalHost:
     """Islands as coroutines of this process."""
 
-    def __init__(self, parts: IslandParts) -> None:
+    def __init__(self, parts: IslandParts, routers: Collection[Router] = ()) -> None:
         self._parts = parts
+        self._routers = routers
         self._loops: list[IslandLoop] = []
         self._draining = False
 
@@ -62,6 +103,8 @@ class LocalHost:
 
     async def drain(self) -> None:
         self._draining = True
+        for router in self._routers:
+            router.stop_waiting()
         for loop in self._loops:
             loop.drain()
 
@@ -84,13 +127,40 @@ async def run_local(
 ) -> RunResult:
     """Start or continue the run in `folder`.
 
-    Raises UsageError when this machine cannot judge or a model's key is missing, RunError when the run cannot go on.
+    Raises UsageError when this machine cannot judge, a model's key is missing or no endpoint serves a model, RunError
+    when the run cannot go on.
     """
-    models = make_models(config)
+    check_local(config)
+    routers = routers_of(config) if config.generator.kind == "openai" else {}
+    async with _endpoints(config, routers):
+        return await _run(task, config, folder, seeds, on_status, stop, baselines, fence, routers)
+
+
+@asynccontextmanager
+async def _endpoints(config: RunConfig, routers: Mapping[str, Router]) -> AsyncIterator[None]:
+    """Keep the routers told which of `pool.endpoints` answer."""
+    if not routers:
+        yield
+        return
+    pool = EndpointPool(config)
+    following: asyncio.Task[None] | None = None
     try:
-        return await _run(task, config, folder, seeds, on_status, stop, baselines, fence, models)
+        await pool.start()
+        following = asyncio.create_task(_follow(pool, routers))
+        yield
     finally:
-        await close_models(models)
+        if following is not None:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        await pool.close()
+
+
+async def _follow(pool: EndpointPool, routers: Mapping[str, Router]) -> None:
+    view = pool.view()
+    while True:
+        for router in routers.values():
+            router.set_view(view)
+        view = await pool.changed(view)
 
 
 async def _run(
@@ -102,7 +172,7 @@ async def _run(
     stop: StopSwitch,
     baselines: bool,
     fence: bool,
-    models: Models,
+    routers: Mapping[str, Router],
 ) -> RunResult:
     brief = brief_of(task, config)
     journal = await asyncio.to_thread(SqliteJournal.open, folder.journal, fence=fence)
@@ -110,9 +180,14 @@ async def _run(
         folder = folder.rewrite(config, local=True)
         ledger = await Ledger.open(journal, config)
         await ledger.start_epoch()
-        async with LocalEvaluator(task, config.evaluator) as evaluator:
-            parts = IslandParts(config, brief, models, evaluator, ledger, turnstile(evaluator, config))
-            search = Search(task, parts, folder, ledger, LocalHost(parts), on_status, stop)
-            return await search.run(seeds, baselines)
+        models = make_models(config, routers=routers, answered=answered_models(await ledger.status()))
+        try:
+            async with local_evaluator(task, config.evaluator) as evaluator:
+                parts = IslandParts(config, brief, models, evaluator, ledger, turnstile(evaluator, config))
+                host = LocalHost(parts, routers.values())
+                search = Search(task, parts, folder, ledger, host, on_status, stop)
+                return await search.run(seeds, baselines)
+        finally:
+            await close_models(models)
     finally:
         await journal.close()

@@ -17,7 +17,8 @@ from adrs_ray.storage.journal import Event, EventKind
 
 
 class Order:
-    """Steps by name: `a` ask, `s<candidate>` screen, `q<candidate>:<repeat>` measure again?, `d<candidate>` ended,
+    """Steps by name: `a` ask, `s<candidate>` screen, `g<candidate>:<stage>` on to the next
+    stage?, `q<candidate>:<repeat>` measure again?, `d<candidate>` ended,
     `t<candidate>` told, `e<decision>` emigrate, `m<decision>:<candidate>` welcome, `r<decision>` look back for a
     scratchpad, `n<decision>` scratchpad, `c<command>` command, `j<candidate>` injected."""
 

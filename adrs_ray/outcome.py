@@ -34,6 +34,8 @@ class Outcome:
     """Digest of the syntax tree with literals blanked: equal for two programs that differ in constants only."""
     note: str = ""
     """What was tried, one line in the model's or the edit's words."""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Of a task with stages, the scores on train of those that it passed, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,5 +48,7 @@ class Standing:
     repeats: int = 1
     gain: float | None = None
     shape: str = ""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """As of Outcome."""
     ops: tuple[str, ...] = ()
     """Steps of the island since the last settled event: the order that a strict replay keeps."""

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from adrs_ray.candidate import Verdict
 from adrs_ray.config import EvaluatorConfig
 from adrs_ray.evaluator import EvaluationJob
-from adrs_ray.evaluator.local import LocalEvaluator
+from adrs_ray.evaluator.staged import local_evaluator
 from adrs_ray.task import Task, read_program
 
 
 def place(task: Task) -> Mapping[str, Verdict]:
     """Verdicts on `seed`, the seeds by level, and the trivial and the best human baseline, as far as there are any.
 
-    Raises UsageError when the task cannot be judged here.
+    Of a task with stages, in the last one. Raises UsageError when the task cannot be judged here.
     """
     wanted = [*task.seeds(), *(name for name in (task.spec.trivial, task.spec.best_human) if name)]
     programs = {name: path for name, path in task.programs().items() if name in wanted}
@@ -25,7 +25,7 @@ def place(task: Task) -> Mapping[str, Verdict]:
 
 async def _judge(task: Task, sources: Mapping[str, str]) -> dict[str, Verdict]:
     by_source: dict[str, Verdict] = {}
-    async with LocalEvaluator(task, EvaluatorConfig(slots=1)) as evaluator:
+    async with local_evaluator(task, EvaluatorConfig(slots=1, gpu_slots=1), [""]) as evaluator:
         for name, source in sources.items():
             if source not in by_source:
                 by_source[source] = await evaluator.evaluate(EvaluationJob(name, source, "train"))

@@ -14,7 +14,7 @@ from adrs_ray.prompt import PromptContext, PromptOperator, ShownProgram, TaskBri
 from adrs_ray.prompt.brief import shown_program
 from adrs_ray.prompt.render import render
 from adrs_ray.proposal import Proposal
-from adrs_ray.storage.events import STAGE, measurement_of
+from adrs_ray.storage.events import measurement_of
 from adrs_ray.storage.journal import Event, EventKind, measured_id, settled_id
 
 MAILBOX_BUDGET = ModelConfig(base_url="http://mailbox", model="mailbox", max_tokens=16_000, context_tokens=200_000)
@@ -81,21 +81,30 @@ class Prompter:
     async def _verdict(self, candidate: str) -> Verdict | None:
         """The train verdict of a candidate, artifacts included; of one that was screened out, why.
 
-        Of one measured repeatedly: the mean score and metrics with the cases of the first time, or the failure.
+        Of one measured repeatedly: the mean score and metrics with the cases of the first time, or the failure. Of a
+        task with stages, that of the last one, or of the one it failed in.
         """
         settled, repeats = settled_id(candidate), self._config.noise.max_repeats if self._brief.noisy else 1
-        measured = [measured_id(candidate, STAGE, "train", repeat) for repeat in range(repeats)]
-        found = await self._source.find([*measured, settled])
-        verdicts = [found[name] for name in measured if name in found]
+        *cheap, last = self._brief.stages
+        before = [measured_id(candidate, stage, "train", 0) for stage in cheap]
+        measured = [measured_id(candidate, last, "train", repeat) for repeat in range(repeats)]
+        found = await self._source.find([*before, *measured, settled])
         end = found.get(settled)
+        rejected = end is not None and end.kind is EventKind.REJECTED
+        names = [*before, *measured] if rejected else measured
+        verdicts = [found[name] for name in names if name in found]
         if not verdicts:
-            if end is None or end.kind is not EventKind.REJECTED:
-                return None
-            return Failure(FailureKind(end.body["failure"]), end.body["detail"], end.body["case"])
-        told = verdicts[-1] if end is not None and end.kind is EventKind.REJECTED else verdicts[0]
+            return _why(end) if end is not None and rejected else None
+        told = verdicts[-1] if rejected else verdicts[0]
         verdict = measurement_of(
             told, await self._source.texts(list(told.body["verdict"]["artifacts"].values()))
         ).verdict
+        if isinstance(verdict, Evaluation) and end is not None and rejected:  # held back behind a stage
+            return _why(end)
         if isinstance(verdict, Evaluation) and end is not None and end.kind is EventKind.ADMITTED:
             return replace(verdict, score=end.body["score"], metrics=end.body["metrics"])
         return verdict
+
+
+def _why(rejected: Event) -> Failure:
+    return Failure(FailureKind(rejected.body["failure"]), rejected.body["detail"], rejected.body["case"])

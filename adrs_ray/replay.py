@@ -11,8 +11,8 @@ from adrs_ray.commands import checked
 from adrs_ray.config import BudgetConfig, RunConfig, override
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.evaluator import Evaluator
-from adrs_ray.evaluator.local import LocalEvaluator
 from adrs_ray.evaluator.replayed import CassetteEvaluator
+from adrs_ray.evaluator.staged import local_evaluator
 from adrs_ray.generator import Models
 from adrs_ray.generator.mutate import MutationModel
 from adrs_ray.generator.replayed import CassetteModel
@@ -81,7 +81,7 @@ async def replay_loosely(cassette: Cassette, task: Task, folder: RunFolder, on_s
     try:
         ledger = await Ledger.open(journal, config)
         await ledger.start_epoch()
-        async with LocalEvaluator(task, config.evaluator) as evaluator:
+        async with local_evaluator(task, config.evaluator) as evaluator:
             models = cassette_models(cassette, strict=False)
             parts = IslandParts(config, brief_of(task, config), models, evaluator, ledger, turnstile(evaluator, config))
             search = Search(task, parts, folder, ledger, LocalHost(parts), on_status, StopSwitch())

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -16,36 +15,15 @@ import jinja2
 
 from adrs_ray import bundle, isomorphic
 from adrs_ray.candidate import Failure, Verdict
-from adrs_ray.case_checks import overlaps, problem_of_cases, remade_differently
 from adrs_ray.errors import UsageError
+from adrs_ray.judge_checks import NATIVE_FILES, Finding, check_judge
 from adrs_ray.openevolve import EVALUATOR, defined_functions, defined_in, initial_program, is_openevolve_folder
 from adrs_ray.program import evolve_blocks
-from adrs_ray.task import LEVELS, Case, Split, Task, builtin_tasks, load_task, read_program, read_seed
+from adrs_ray.task import LEVELS, Task, builtin_tasks, load_task, read_program, read_seed
 from adrs_ray.task_spec import TaskSpec, data_file, read_spec
 
-NATIVE_FILES = {
-    "task.yaml": "name, summary, entry, metrics and limits of the task",
-    "seed.py": "the program that the search starts from, with EVOLVE-BLOCK markers",
-    "judge.py": "cases(split), score(case, raw) and combine(results)",
-    "adapter.py": "run(program, public), or act(program, observation) for an interactive task",
-}
 _TEMPLATE = Path(__file__).parent / "templates" / "task"
 _JOINED = "each behind a line # ADRS-FILE: NAME"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing about a folder. `missing` and `wrong` must be mended, `warn` is worth knowing, `ok` holds."""
-
-    level: Literal["ok", "warn", "missing", "wrong"]
-    what: str
-    hint: str = ""
-    """What to write or do instead; empty for `ok`."""
-
-    @property
-    def usable(self) -> bool:
-        """Whether a search can start in spite of it."""
-        return self.level in ("ok", "warn")
 
 
 def new_folder(name: str, parent: Path) -> Path:
@@ -155,7 +133,7 @@ def _check_native(folder: Path) -> Iterator[Finding]:
     if "adapter.py" in present:
         yield from _check_adapter(folder / "adapter.py", spec)
     if spec is not None and present == needed.keys():
-        yield from _check_judge(folder)
+        yield from check_judge(folder)
         if (folder / isomorphic.FILE).exists():
             yield from _check_isomorphic(folder)
 
@@ -288,59 +266,6 @@ def _check_adapter(path: Path, spec: TaskSpec | None) -> Iterator[Finding]:
         )
 
 
-def _check_judge(folder: Path) -> Iterator[Finding]:
-    try:
-        task = load_task(folder)
-        judge = task.judge
-        referee = task.referee is not None
-    except (UsageError, UnicodeDecodeError) as error:
-        yield Finding("wrong", str(error), "mend the file named: adrs task new shows what works")
-        return
-    yield Finding("ok", "judge.py defines cases, score and combine")
-    yield from _check_call(folder / "adapter.py", referee)
-    made: dict[Split, list[Case]] = {}
-    for split in task.spec.splits:
-        try:
-            cases = list(judge.cases(split))
-        except Exception as error:  # the task author's code
-            yield Finding("wrong", f"judge.py: cases({split!r}) raises {_describe(error)}", "mend judge.py")
-            continue
-        problem = problem_of_cases(cases)
-        if problem:
-            yield Finding("wrong", f"judge.py: cases({split!r}) {problem}", "see adrs_ray.task.Case for what a case is")
-            continue
-        made[split] = cases
-        yield Finding("ok", f"{split}: {len(cases)} case{'s' if len(cases) > 1 else ''}")
-    shared = overlaps(made)
-    for overlap in shared:
-        one, other = overlap.splits
-        count = f"{overlap.count} input{'s' if overlap.count > 1 else ''}"
-        what = f"{one} and {other} share {count} ({overlap.example})"
-        yield Finding("warn", what, "an input that the search saw says nothing about new ones: make them differ")
-    if not shared:
-        yield Finding("ok", "no input stands in two of train, validation and test")
-    if len(made) == len(task.spec.splits):
-        change = remade_differently(task, made)
-        if change:
-            yield Finding(
-                "wrong", f"judge.py: {change}", "draw all from a generator with a fixed seed, in a fixed order"
-            )
-        else:
-            yield Finding("ok", "the cases are the same when they are made again, here and in another process")
-
-
-def _check_call(adapter: Path, referee: bool) -> Iterator[Finding]:
-    """Whether the adapter has the one of run and act that the judge needs; one that has neither is told elsewhere."""
-    try:
-        defined = defined_functions(adapter)
-    except UsageError:
-        return  # told by _check_adapter
-    needed = "act" if referee else "run"
-    if defined is not None and needed not in defined and defined.intersection(("run", "act")):
-        reason = "judge.py has a referee" if referee else "judge.py has no referee"
-        yield Finding("wrong", f"adapter.py lacks {needed}: {reason}", "referee goes with act, cases alone with run")
-
-
 def _check_seed_runs(task: Task) -> Iterator[Finding]:
     from adrs_ray.placement import place  # starts a fork server's worth of modules: only when needed
 
@@ -393,7 +318,3 @@ def _check_places(task: Task, verdicts: Mapping[str, Verdict]) -> Iterator[Findi
     for weaker, stronger in pairwise(levels):
         if scores[weaker] > scores[stronger]:
             yield Finding("warn", f"seed {weaker} is better than {stronger} on train", "exchange them")
-
-
-def _describe(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

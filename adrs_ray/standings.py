@@ -16,7 +16,7 @@ from adrs_ray.candidate import Failure, Verdict
 from adrs_ray.config import EvaluatorConfig
 from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import EvaluationJob
-from adrs_ray.evaluator.local import LocalEvaluator
+from adrs_ray.evaluator.staged import local_evaluator
 from adrs_ray.storage.runfolder import write_atomically
 from adrs_ray.task import LEVELS, Scoring, Split, Task, load_task, read_program
 from adrs_ray.verdict_cost import verdict_cost
@@ -59,7 +59,8 @@ class Standings:
 def measure(task: Task, slots: int | None = None, told: Callable[[str], None] = lambda line: None) -> Standings:
     """Judge every seed and baseline on every split, and by `paper` scoring on test where the task has it.
 
-    `told` hears a line per verdict. Raises UsageError when the task cannot be judged here.
+    A task with stages is judged in its last one. `told` hears a line per verdict. Raises UsageError when the task
+    cannot be judged here.
     """
     if task.kind != "native":
         raise UsageError(f"{task.folder}: standings are for native task folders (task.yaml)")
@@ -82,7 +83,7 @@ async def _judge_all(
     slots: int | None,
     told: Callable[[str], None],
 ) -> list[Standing]:
-    async with LocalEvaluator(task, EvaluatorConfig(slots=slots)) as evaluator:
+    async with local_evaluator(task, EvaluatorConfig(slots=slots), [""]) as evaluator:
 
         async def one(name: str, split: Split) -> Standing:
             standing = _standing(

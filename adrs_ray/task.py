@@ -13,12 +13,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import linear_regression
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 from adrs_ray import bundle, program
 from adrs_ray.candidate import CaseResult
 from adrs_ray.errors import UsageError
+from adrs_ray.figures import quality, shown
 from adrs_ray.private_import import import_private
 from adrs_ray.task_spec import (
     SPLITS,
@@ -27,6 +27,7 @@ from adrs_ray.task_spec import (
     Metric,
     PublicEvaluator,
     Split,
+    Stage,
     TaskSpec,
     data_dirs,
     data_file,
@@ -53,6 +54,7 @@ __all__ = [
     "RewardHacking",
     "Scoring",
     "Split",
+    "Stage",
     "Task",
     "TaskSpec",
     "UsageError",
@@ -108,7 +110,10 @@ class Combined:
 
 
 class Judge(Protocol):
-    """What `judge.py` defines at module level. `referee` only for interactive tasks."""
+    """What `judge.py` defines at module level. `referee` only for interactive tasks.
+
+    Of a task with `stages` it defines `for_stage(stage)` instead, which gives an object with these functions.
+    """
 
     def cases(self, split: Split) -> Sequence[Case]:
         """The cases of a split, always the same ones in the same order."""
@@ -140,6 +145,7 @@ class Task:
     seed_source: str
     adapter_path: Path
     judge_factory: Callable[[], Judge] = field(repr=False)
+    """Gives what has the functions of `Judge`, or `for_stage` where the task has stages."""
     foreign: Mapping[str, Any] = field(default_factory=dict)
     """For an OpenEvolve-style folder: what its adapter must know (file names, stages, thresholds)."""
     scoring: Scoring = "sound"
@@ -180,8 +186,62 @@ class Task:
 
     @cached_property
     def judge(self) -> Judge:
-        """The trusted judge. Raises UsageError when judge.py does not import or lacks a function."""
+        """The trusted judge, of a task with stages that of the last one, whose score counts.
+
+        Raises UsageError when judge.py does not import or lacks a function.
+        """
+        return self.judge_of("")
+
+    @cached_property
+    def _judges(self) -> Judge:
         return self.judge_factory()
+
+    def judge_of(self, stage: str) -> Judge:
+        """The trusted judge of a stage; '' is the last one.
+
+        Raises UsageError, one line, when there is no such stage, or judge.py does not import, lacks a function, or has
+        no judge for the stage.
+        """
+        name = self.stage(stage).name
+        if not self.spec.stages:
+            return self._judges
+        where = f"{self.folder / ('judge' if self.scoring == 'sound' else 'paper')}.py"
+        for_stage = getattr(self._judges, "for_stage", None)
+        if not callable(for_stage):
+            names = ", ".join(each.name for each in self.spec.stages)
+            raise UsageError(f"{where} must define for_stage(stage): task.yaml has the stages {names}")
+        try:
+            judge = for_stage(name)
+        except UsageError:
+            raise
+        except Exception as error:  # the judge is the task's own code
+            raise UsageError(f"{where}: for_stage({name!r}) raised {type(error).__name__}: {error}") from error
+        missing = _missing(judge)
+        if missing:
+            raise UsageError(f"{where}: what for_stage({name!r}) gives must have {', '.join(missing)}")
+        return cast(Judge, judge)
+
+    def stage(self, name: str) -> Stage:
+        """The stage of this name; '' is the last one. Raises UsageError when the task has none of that name."""
+        stages = self.spec.all_stages
+        if not name:
+            return stages[-1]
+        for stage in stages:
+            if stage.name == name:
+                return stage
+        raise UsageError(f"task {self.name} has no stage {name!r}: it has {', '.join(each.name for each in stages)}")
+
+    def in_stage(self, name: str) -> Task:
+        """The task as one that has this stage alone, with its judge and its needs; '' is the last one.
+
+        The same task where it has no stages. Raises UsageError when it has none of that name.
+        """
+        stage = self.stage(name)
+        if not self.spec.stages:
+            return self
+        needs = {"cpus": stage.cpus, "memory_mb": stage.memory_mb, "gpus": stage.gpus, "stages": ()}
+        spec = self.spec.model_copy(update=needs)
+        return replace(self, spec=spec, judge_factory=lambda: self.judge_of(stage.name))
 
     @cached_property
     def referee(self) -> Callable[[Case], Referee] | None:
@@ -194,6 +254,7 @@ class Task:
         Raises UsageError when judge.py cannot say it.
         """
         note: Callable[[Split], str | None] | None = getattr(self.judge, "split_note", None)
+        note = note or getattr(self._judges, "split_note", None)
         if note is None:
             return None
         try:
@@ -291,7 +352,7 @@ def _load_native(folder: Path, scoring: Scoring) -> Task:
         kind="native",
         seed_source=read_seed(folder, spec.files),
         adapter_path=folder / "adapter.py",
-        judge_factory=lambda: _load_judge(folder, judge),
+        judge_factory=lambda: _load_judge(folder, judge, bool(spec.stages)),
         scoring=scoring,
     )
 
@@ -323,7 +384,7 @@ def read_program(path: Path) -> str:
         raise UsageError(f"cannot read program {path}: {error}") from None
 
 
-def _load_judge(folder: Path, name: str) -> Judge:
+def _load_judge(folder: Path, name: str, staged: bool) -> Judge:
     path = folder / f"{name}.py"
     try:
         module = import_private(folder, name)
@@ -331,63 +392,14 @@ def _load_judge(folder: Path, name: str) -> Judge:
         raise
     except Exception as error:
         raise UsageError(f"{path} does not import: {type(error).__name__}: {error}") from error
-    missing = [name for name in ("cases", "score", "combine") if not callable(getattr(module, name, None))]
+    missing = [] if staged else _missing(module)
     if missing:
         raise UsageError(f"{path} must define {', '.join(missing)} (see `adrs task new`)")
     return cast(Judge, module)
 
 
-_MEASURABLE_CPU_S = 1e-3
-
-
-def quality(
-    results: Sequence[CaseResult], value: str, direction: Literal["min", "max"] = "max", size: str | None = None
-) -> dict[str, float]:
-    """What every verdict tells beside the score; `value` and `size` name metrics of the cases.
-
-    - `correctness`: share of the cases whose answer kept all rules. 1 wherever there is a score at all: the first
-      broken rule ends a verdict.
-    - `cpu_s`, `cpu_s_per_case`: the candidate's CPU seconds, summed and mean.
-    - `cpu_growth`: exponent b of CPU time ~ size^b, least squares in logarithms over cases of a millisecond or more;
-      left out when there are fewer than three of them or all have one size.
-    - `worst_decile`: mean of `value` over the worst tenth of the cases, at least one.
-    """
-    cpu_s = [result.cpu_s for result in results]
-    ranked = sorted((result.metrics[value] for result in results), reverse=direction == "min")
-    worst = ranked[: max(1, math.ceil(len(ranked) / 10))]
-    metrics = {
-        "correctness": 1.0,
-        "cpu_s": sum(cpu_s),
-        "cpu_s_per_case": sum(cpu_s) / len(cpu_s),
-        "worst_decile": sum(worst) / len(worst),
-    }
-    if size is not None:
-        points = [
-            (math.log(result.metrics[size]), math.log(result.cpu_s))
-            for result in results
-            if result.cpu_s >= _MEASURABLE_CPU_S and result.metrics[size] > 0
-        ]
-        if len(points) >= 3 and len({x for x, _ in points}) > 1:
-            metrics["cpu_growth"] = linear_regression(*zip(*points, strict=True)).slope
-    return metrics
-
-
-def shown(value: Any) -> str:
-    """A few words for what a program gave back, at a cost that does not depend on how much it is.
-
-    Messages of a judge need this in place of `repr`: printing an array of many axes, or a list of many arrays, takes
-    minutes, and nothing limits the judge's time.
-    """
-    if isinstance(value, str):
-        return repr(value[:_SHOWN_CHARS]) + ("..." if len(value) > _SHOWN_CHARS else "")
-    if value is None or isinstance(value, bool | int | float):
-        return repr(value)
-    if isinstance(value, list | tuple | dict):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"
-
-
-_SHOWN_CHARS = 80
+def _missing(judge: object) -> list[str]:
+    return [name for name in ("cases", "score", "combine") if not callable(getattr(judge, name, None))]
 
 
 def finite(value: Any, what: str) -> float:

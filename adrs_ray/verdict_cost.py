@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from adrs_ray.candidate import Evaluation, Failure
 from adrs_ray.config import EvaluatorConfig
 from adrs_ray.errors import RunError
-from adrs_ray.evaluator import EvaluationJob, processes
-from adrs_ray.evaluator.local import LocalEvaluator
+from adrs_ray.evaluator import EvaluationJob, Evaluator, processes
+from adrs_ray.evaluator.staged import local_evaluator
 from adrs_ray.task import Split, Task
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -33,14 +33,14 @@ class VerdictCost:
 def verdict_cost(task: Task, split: Split, source: str | None = None, repeats: int = 3) -> VerdictCost:
     """Mean cost of a verdict on `source` (default: the seed) with one slot; nothing else may use this process.
 
-    Raises UsageError when the task cannot be judged here and RunError when the program fails.
+    Of a task with stages, in the last one. Raises UsageError when the task cannot be judged here and RunError when the program fails.
     """
     return asyncio.run(_measure(task, split, task.seed_source if source is None else source, repeats))
 
 
 async def _measure(task: Task, split: Split, source: str, repeats: int) -> VerdictCost:
     before = set(processes.descendants(os.getpid()))
-    async with LocalEvaluator(task, EvaluatorConfig(slots=1)) as evaluator:
+    async with local_evaluator(task, EvaluatorConfig(slots=1, gpu_slots=1), [""]) as evaluator:
         servers = [pid for pid in processes.descendants(os.getpid()) if pid not in before]
         await _one(evaluator, split, source)
         cpu_s, wall_s = _cpu_s(servers), time.monotonic()
@@ -51,7 +51,7 @@ async def _measure(task: Task, split: Split, source: str, repeats: int) -> Verdi
     return VerdictCost(cpu_s / repeats, candidate_s / repeats, wall_s / repeats)
 
 
-async def _one(evaluator: LocalEvaluator, split: Split, source: str) -> float:
+async def _one(evaluator: Evaluator, split: Split, source: str) -> float:
     verdict = await evaluator.evaluate(EvaluationJob("cost", source, split))
     if isinstance(verdict, Failure):
         raise RunError(f"the program fails on {split}: {verdict.kind.value}: {verdict.detail}")

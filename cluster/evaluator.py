@@ -1,110 +1,275 @@
-"""Evaluation slots as Ray actors, and the pool that islands call.
+"""Evaluation slots on Ray, and the `Evaluator` that islands and the driver each have over all of them.
 
-One actor is one slot with its own fork server. A lost slot is started again by Ray; what it was evaluating is evaluated
-elsewhere, and the verdict says how often it was started.
+Every actor is one slot (`cluster.slot`): CPU slots serve all stages that need no GPU, GPU slots those that do, with
+whole devices that no other slot measures on. Jobs go straight to slots (`cluster.dispatch`). Where engines hold every
+GPU, GPU jobs go to the driver instead, which measures them in turns (`cluster.gpu_turns`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import secrets
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from adrs_ray.candidate import Failure, FailureKind, Verdict
-from adrs_ray.config import EvaluatorConfig, RunConfig
+from adrs_ray.candidate import Verdict
+from adrs_ray.config import RunConfig
+from adrs_ray.errors import RunError
 from adrs_ray.evaluator import EvaluationJob
-from adrs_ray.evaluator.local import LocalEvaluator
-from adrs_ray.isomorphic import disguised
-from adrs_ray.task import Task, load_task
+from adrs_ray.task import Task
+from adrs_ray.task_spec import Stage
 from cluster.calls import answer
+from cluster.dispatch import Dispatcher
+from cluster.fit import hardware
+from cluster.node_cache import TaskParcel, parcel_task
+from cluster.nodes import nodes_of_cluster
+from cluster.slot import EvaluatorActor, SlotStatus, Whereabouts
+from cluster.slot_link import RaySlot, always
+from cluster.wire import Address, ConnectionLostError, WireClient
 
-LOSSES_ALLOWED = 3
-"""Slots that may die under one candidate before it is given up."""
-
-
-class EvaluatorActor:
-    """One slot."""
-
-    def __init__(self, task: str, config: EvaluatorConfig, isomorphic: bool) -> None:
-        self._task = task
-        self._config = config
-        self._isomorphic = isomorphic
-        self._started: asyncio.Task[LocalEvaluator] | None = None
-
-    async def start(self) -> None:
-        """Make the fork server ready. Raises UsageError when this node cannot jail or has no such task."""
-        await self._evaluator()
-
-    async def evaluate(self, job: EvaluationJob) -> Verdict:
-        return await (await self._evaluator()).evaluate(job)
-
-    async def close(self) -> None:
-        if self._started is not None:
-            await (await self._started).close()
-
-    async def _evaluator(self) -> LocalEvaluator:
-        if self._started is None:
-            self._started = asyncio.create_task(self._make())
-        return await self._started
-
-    async def _make(self) -> LocalEvaluator:
-        task = load_task(self._task)
-        evaluator = LocalEvaluator(disguised(task) if self._isomorphic else task, self._config)
-        await evaluator.start()
-        return evaluator
+PATIENCE_S = 60.0
+"""How long a start waits for the rest of the slots once there is one of each kind."""
+STATUS_S = 5.0
+"""How long a slot is waited for when it is asked how it is."""
+CLOSE_S = 10.0
+"""How long slots are given to end their processes; then they are killed."""
 
 
-def start_slots(task: Task, task_reference: str, config: RunConfig, count: int) -> list[Any]:
-    """`count` evaluator actors, each reserving the task's CPUs."""
-    actor = ray.remote(EvaluatorActor).options(num_cpus=task.spec.cpus, max_restarts=-1, max_concurrency=8)
-    one = config.evaluator.model_copy(update={"slots": 1})
-    return [actor.remote(task_reference, one, config.isomorphic) for _ in range(count)]
+@dataclass(frozen=True, slots=True)
+class SlotNeed:
+    """What one slot reserves: the most that any of its stages needs."""
+
+    stages: tuple[str, ...] = ()
+    """None named: all that need no GPU."""
+    cpus: float = 1.0
+    memory_mb: int = 0
+    gpus: float = 0.0
+
+    def __str__(self) -> str:
+        parts = [f"{self.gpus:g} GPU{'s' * (self.gpus > 1)}"] if self.gpus else []
+        parts.append(f"{self.cpus:g} CPU{'s' * (self.cpus != 1)}")
+        return " and ".join(parts + [f"{self.memory_mb} MB"] * bool(self.memory_mb))
+
+
+def slot_need(stages: Sequence[Stage]) -> SlotNeed:
+    """The need of a slot that serves all of these stages."""
+    return SlotNeed(
+        tuple(stage.name for stage in stages),
+        max(stage.cpus for stage in stages),
+        max(stage.memory_mb for stage in stages),
+        max(stage.gpus for stage in stages),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SlotGroup:
+    """Slots of one kind."""
+
+    need: SlotNeed
+    actors: tuple[Any, ...] = ()
+    known: tuple[Whereabouts | None, ...] = ()
+    """Where each of them was last seen; empty: not looked for yet."""
+    turns: Address | None = None
+    """Where their jobs go instead, when they share their devices with engines."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotDirectory:
+    """All slots of a run, as it travels to islands."""
+
+    groups: tuple[SlotGroup, ...]
+    last: str = ""
+    """The stage that is meant where a job names none."""
+
+    @property
+    def actors(self) -> list[Any]:
+        return [actor for group in self.groups for actor in group.actors]
+
+
+@dataclass(frozen=True)
+class SlotSource:
+    """What slots of one run are made of."""
+
+    parcel: TaskParcel
+    config: RunConfig
+    cpu: SlotNeed | None
+    """None: no stage of the task runs without a GPU."""
+    gpu: SlotNeed | None
+    last: str
+
+    def start(self, cpu_slots: int, gpu_slots: int = 0, turns: Address | None = None) -> SlotDirectory:
+        """The actors, which Ray places where there is room. With `turns` GPU jobs go there."""
+        groups = []
+        if self.cpu is not None:
+            groups.append(SlotGroup(self.cpu, tuple(self._actor(self.cpu) for _ in range(cpu_slots))))
+        if self.gpu is not None:
+            actors = () if turns else tuple(self._actor(self.gpu) for _ in range(gpu_slots))
+            groups.append(SlotGroup(self.gpu, actors, turns=turns))
+        return SlotDirectory(tuple(groups), self.last)
+
+    def start_on(self, node: str, devices: str) -> SlotGroup:
+        """One GPU slot on devices that Ray has given to somebody else."""
+        assert self.gpu is not None
+        return SlotGroup(self.gpu, (self._actor(self.gpu, node, devices),))
+
+    def _actor(self, need: SlotNeed, node: str | None = None, devices: str | None = None) -> Any:
+        options: dict[str, Any] = {
+            "num_cpus": need.cpus,
+            "num_gpus": 0 if devices else need.gpus,
+            "max_restarts": -1,
+            "max_concurrency": 1000,
+        }
+        if need.memory_mb:
+            options["memory"] = need.memory_mb * 2**20
+        if node is not None:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
+        one = self.config.evaluator.model_copy(update={"slots": 1})
+        actor = ray.remote(EvaluatorActor).options(**options)
+        return actor.remote(self.parcel, one, self.config.isomorphic, need.stages, need.gpus, devices)
+
+
+def slot_source(task: Task, task_reference: str, config: RunConfig) -> SlotSource:
+    """What the slots of a task are made of; on a cluster that was joined, the task's folder and recorded data go into
+    the object store, for nodes that lack them.
+
+    Raises UsageError, one line, when the folder is too large to be brought to other nodes.
+    """
+    joined = config.cluster.address is not None
+    parcel = parcel_task(task, task_reference, ray.put) if joined else TaskParcel(task_reference)
+    stages = task.native.spec.all_stages
+    cpu = [stage for stage in stages if not stage.gpus]
+    gpu = [stage for stage in stages if stage.gpus]
+    needs = (slot_need(cpu) if cpu else None, slot_need(gpu) if gpu else None)
+    return SlotSource(parcel, config, *needs, last=stages[-1].name)
+
+
+def start_slots(
+    task: Task, task_reference: str, config: RunConfig, cpu_slots: int, gpu_slots: int = 0
+) -> SlotDirectory:
+    """So many slots of each kind, as `cluster.fit.fit` counts them. Raises as `slot_source`."""
+    return slot_source(task, task_reference, config).start(cpu_slots, gpu_slots)
+
+
+async def end_slots(actors: Sequence[Any]) -> None:
+    """Let every slot end its processes, then kill it; one that is away or hangs is not waited for."""
+    asked = [asyncio.ensure_future(answer(actor.close.remote())) for actor in actors]
+    if asked:
+        _, hanging = await asyncio.wait(asked, timeout=CLOSE_S)
+        for call in hanging:
+            call.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+    for actor in actors:
+        ray.kill(actor)
 
 
 class RayEvaluator:
-    """An `Evaluator` over evaluator actors; every island and the driver has one of its own over the same actors."""
+    """An `Evaluator` over slots that others use, too; one per event loop.
 
-    def __init__(self, actors: Sequence[Any]) -> None:
-        self._actors = list(actors)
-        self._in_flight: Counter[int] = Counter()
-        self._next = 0
+    Takes what `start_slots` gives, or a plain sequence of actors that serve every stage.
+    """
+
+    def __init__(self, slots: SlotDirectory | Sequence[Any]) -> None:
+        if not isinstance(slots, SlotDirectory):
+            slots = SlotDirectory((SlotGroup(SlotNeed(), tuple(slots)),))
+        self._directory = slots
+        self._kinds = [_Kind(group) for group in slots.groups]
+        self._by_stage = {stage: kind for kind in self._kinds for stage in kind.group.need.stages}
 
     @property
     def slots(self) -> int:
-        return len(self._actors)
+        """How many evaluations of one stage run at once, in the stage that has most slots."""
+        return max(max(1, len(kind.group.actors)) for kind in self._kinds)
+
+    @property
+    def directory(self) -> SlotDirectory:
+        """As it was given, with where the slots are as far as that is known now."""
+        return replace(self._directory, groups=tuple(kind.known_group() for kind in self._kinds))
 
     async def start(self) -> None:
-        await asyncio.gather(*(answer(actor.start.remote()) for actor in self._actors))
+        """Until all slots are ready, or for `PATIENCE_S` once there is one of each kind; others may come later.
+
+        Raises UsageError when a node cannot judge, RunError when no slot of a kind comes up.
+        """
+        await asyncio.gather(*(kind.ready() for kind in self._kinds))
 
     async def evaluate(self, job: EvaluationJob) -> Verdict:
-        losses = 0
-        while True:
-            slot = self._least_busy()
-            self._in_flight[slot] += 1
-            try:
-                again = replace(job, attempts=job.attempts + losses)
-                verdict: Verdict = await answer(self._actors[slot].evaluate.remote(again))
-                return verdict
-            except RayActorError as error:
-                losses += 1
-                if losses > LOSSES_ALLOWED:
-                    detail = f"{losses} evaluator processes were lost while they judged it: {type(error).__name__}"
-                    return Failure(FailureKind.INFRASTRUCTURE, detail, attempts=job.attempts + losses)
-                await asyncio.sleep(0.5)
-            finally:
-                self._in_flight[slot] -= 1
+        """Raises RunError when no slot can take the job for a long time, and for a stage that has no slots."""
+        stage = job.stage or self._directory.last
+        kind = self._by_stage.get(stage)
+        if kind is None:
+            if self._by_stage:
+                raise RunError(f"no slots were started for stage {stage}, only for {', '.join(self._by_stage)}")
+            kind = self._kinds[0]
+        return await kind.evaluate(job)
+
+    async def slot_stats(self) -> list[SlotStatus]:
+        """Of every slot; those that do not answer say so in `refuses`."""
+        return [status for kind in self._kinds for status in await kind.stats()]
 
     async def close(self) -> None:
-        """The actors belong to the driver and end with it."""
+        """Of this process only: the actors belong to the driver and end with it."""
+        await asyncio.gather(*(kind.close() for kind in self._kinds))
 
-    def _least_busy(self) -> int:
-        """The slot with the fewest jobs of ours; ties go round."""
-        self._next = (self._next + 1) % len(self._actors)
-        order = [*range(self._next, len(self._actors)), *range(self._next)]
-        slot: int = min(order, key=self._in_flight.__getitem__)
-        return slot
+
+class _Kind:
+    """The slots of one group, or the driver's turns in their place."""
+
+    def __init__(self, group: SlotGroup) -> None:
+        self.group = group
+        client = secrets.token_hex(8)
+        known = group.known or (None,) * len(group.actors)
+        self._slots = [RaySlot(actor, client, where) for actor, where in zip(group.actors, known, strict=True)]
+        name = f"stage {', '.join(group.need.stages)}" if group.need.stages else "evaluation"
+        # Any order will do, as long as it is another one in each process.
+        order = sorted(range(len(self._slots)), key=lambda number: secrets.token_bytes(8))
+        self._dispatcher = Dispatcher(name, self._slots, self._missing, order)
+        turns = group.turns
+        self._turns = None if turns is None else WireClient(always(turns))
+
+    def known_group(self) -> SlotGroup:
+        return replace(self.group, known=tuple(slot.where for slot in self._slots))
+
+    async def ready(self) -> None:
+        if self._turns is None:
+            await self._dispatcher.ready(PATIENCE_S)
+
+    async def evaluate(self, job: EvaluationJob) -> Verdict:
+        if self._turns is None:
+            return await self._dispatcher.evaluate(job)
+        try:
+            verdict: Verdict = await self._turns.call("evaluate", job)
+        except ConnectionLostError:
+            # Once more: a connection may be lost. A driver that is lost ends this process, too.
+            verdict = await self._turns.call("evaluate", job)
+        return verdict
+
+    async def stats(self) -> list[SlotStatus]:
+        return list(await asyncio.gather(*(self._status(number) for number in range(len(self._slots)))))
+
+    async def _status(self, number: int) -> SlotStatus:
+        stages = self.group.need.stages
+        if not self._dispatcher.answers(number):
+            return SlotStatus(stages, refuses=self._dispatcher.refusals.get(number, "lost: it does not answer"))
+        try:
+            async with asyncio.timeout(STATUS_S):
+                return await self._slots[number].status()
+        except (TimeoutError, ConnectionLostError, RunError) as error:
+            return SlotStatus(stages, refuses=f"lost: {' '.join(str(error).split()) or type(error).__name__}")
+
+    async def close(self) -> None:
+        await self._dispatcher.close()
+        await asyncio.gather(*(slot.close() for slot in self._slots))
+        if self._turns is not None:
+            await self._turns.close()
+
+    async def _missing(self) -> str:
+        """What the cluster has, beside what the slots need."""
+        try:
+            there = hardware(await asyncio.to_thread(nodes_of_cluster))
+        except Exception as error:  # a cluster that does not answer is no reason to say nothing
+            there = f"cannot be asked ({type(error).__name__})"
+        return f"{len(self._slots)} slots of {self.group.need} each are gone, and the cluster now has {there}"

@@ -1,15 +1,17 @@
 """The ledger as a Ray actor beside the run folder, and its client.
 
-Calls are at-least-once: events carry ids, grants carry request names, so that asking again changes nothing. When the
-actor is lost Ray starts it again; it joins the run's epoch and rebuilds its counts from the journal.
+The actor says where it listens and which token it knows; everything else goes over `cluster.wire`. Calls are
+at-least-once: events carry ids, grants carry request names, so that asking again changes nothing. When the actor is
+lost Ray starts it again; it joins the run's epoch and rebuilds its counts from the journal.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 import ray
 from ray.exceptions import RayActorError
@@ -18,24 +20,36 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from adrs_ray.config import RunConfig, parse_config
 from adrs_ray.errors import RunError
 from adrs_ray.ledger import Ledger, RunPast, RunStatus
-from adrs_ray.storage.journal import Event, EventKind
+from adrs_ray.storage.journal import Event, EventKind, Journal
+from adrs_ray.storage.mirror import MirroredJournal, open_mirrored
+from adrs_ray.storage.runfolder import RUN_YAML
 from adrs_ray.storage.sqlite import SqliteJournal
 from cluster.calls import answer
+from cluster.wire import Address, ConnectionLostError, WireClient, WireServer
 
 RETRY_FOR_S = 60.0
-"""How long a client waits for a lost ledger to come back."""
+"""How long a client asks in vain for a lost ledger to come back."""
+SERVED = (
+    "append_all", "read", "find", "texts", "request", "grant", "give_back", "reopen", "start_epoch", "status", "past",
+    "close_purse", "close",
+)  # fmt: skip
+"""What clients may call over the wire."""
 
-_Result = TypeVar("_Result")
+_Sent: TypeAlias = tuple[str, str, str | None, int, Mapping[str, Any], tuple[str, ...]]
+"""An event to be appended: id, kind, candidate, island, body, texts. Tuples pickle at a fifth of an Event's CPU."""
+_Recorded: TypeAlias = tuple[int, int, float] | Event
+"""Of an event as it was sent: seq, epoch, at; where another was recorded under its id, that one."""
 
 
-class LedgerActor:
-    """`adrs_ray.ledger.Ledger` in a process of its own."""
+class LedgerService:
+    """What the actor serves over the wire: `adrs_ray.ledger.Ledger`, opened at the first call."""
 
-    def __init__(self, journal: str, epoch: int, config: dict[str, Any]) -> None:
-        self._path = Path(journal)
+    def __init__(self, journal: Path, epoch: int, config: RunConfig) -> None:
+        self._path = journal
         self._epoch = epoch
-        self._config = parse_config(config, "ledger actor")
+        self._config = config
         self._opening: asyncio.Task[Ledger] | None = None
+        self._mirrored: MirroredJournal | None = None
 
     async def _ledger(self) -> Ledger:
         """Opened at the first call, not when the actor is made: a journal that refuses is then that call's error."""
@@ -44,14 +58,30 @@ class LedgerActor:
         return await self._opening
 
     async def _open(self) -> Ledger:
-        journal = await asyncio.to_thread(SqliteJournal.join, self._path, self._epoch)
+        journal = await self._journal()
+        self._mirrored = journal if isinstance(journal, MirroredJournal) else None
         return await Ledger.open(journal, self._config)
 
-    async def append_all(self, appends: list[tuple[Sequence[Event], int]]) -> list[list[Event] | Exception]:
+    async def _journal(self) -> Journal:
+        """The file, with its mirror where the config names one. Raises what either raises."""
+        journal = await asyncio.to_thread(SqliteJournal.join, self._path, self._epoch)
+        run_yaml = self._path.with_name(RUN_YAML)
+        try:
+            return await open_mirrored(journal, self._config.mirror, run_yaml if run_yaml.is_file() else None)
+        except BaseException:
+            await journal.close()
+            raise
+
+    async def append_all(self, appends: list[tuple[list[_Sent], int]]) -> list[list[_Recorded] | Exception]:
         """Several appends (batch, epoch) at once; one outcome each."""
         ledger = await self._ledger()
-        outcomes = await asyncio.gather(*(ledger.append(*append) for append in appends), return_exceptions=True)
-        return [outcome if isinstance(outcome, list) else _as_exception(outcome) for outcome in outcomes]
+        batches = [[_event(sent) for sent in batch] for batch, _ in appends]
+        waiting = (ledger.append(batch, epoch) for batch, (_, epoch) in zip(batches, appends, strict=True))
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        return [
+            _answers(batch, outcome) if isinstance(outcome, list) else _as_exception(outcome)
+            for batch, outcome in zip(batches, outcomes, strict=True)
+        ]
 
     async def read(
         self, after_seq: int, kinds: list[EventKind] | None, island: int | None, limit: int | None
@@ -64,8 +94,10 @@ class LedgerActor:
     async def texts(self, refs: Sequence[str]) -> dict[str, str]:
         return await (await self._ledger()).texts(refs)
 
-    async def request(self, batch: Sequence[Event], epoch: int) -> list[Event] | None:
-        return await (await self._ledger()).request(batch, epoch)
+    async def request(self, sent: list[_Sent], epoch: int) -> list[_Recorded] | None:
+        batch = [_event(event) for event in sent]
+        recorded = await (await self._ledger()).request(batch, epoch)
+        return None if recorded is None else _answers(batch, recorded)
 
     async def grant(self, island: int, want: int, request: str) -> int:
         return await (await self._ledger()).grant(island, want, request)
@@ -80,7 +112,11 @@ class LedgerActor:
         await (await self._ledger()).start_epoch()
 
     async def status(self) -> RunStatus:
-        return await (await self._ledger()).status()
+        status = await (await self._ledger()).status()
+        if self._mirrored is None:
+            return status
+        lag = self._mirrored.lag()
+        return replace(status, mirror_lag_s=lag.seconds, mirror_error=lag.error or "")
 
     async def past(self) -> RunPast:
         return await (await self._ledger()).past()
@@ -91,6 +127,22 @@ class LedgerActor:
     async def close(self) -> None:
         if self._opening is not None:
             await (await self._opening).close()
+
+
+class LedgerActor:
+    """The service in a process of its own."""
+
+    def __init__(self, journal: str, epoch: int, config: dict[str, Any]) -> None:
+        # Not the actor itself: Ray wraps every method of an actor's class in its tracing.
+        service = LedgerService(Path(journal), epoch, parse_config(config, "ledger actor"))
+        self._server = WireServer(service, SERVED)
+        self._starting: asyncio.Task[Address] | None = None
+
+    async def endpoint(self) -> Address:
+        """Where the ledger is served. Raises RunError when this node cannot listen."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._server.start(_own_address()))
+        return await self._starting
 
 
 def start_ledger(journal: Path, epoch: int, config: RunConfig) -> Any:
@@ -106,8 +158,10 @@ class RayLedger:
     """The client: one per event loop. Appends that arrive while one call is under way travel together in the next."""
 
     def __init__(self, actor: Any, epoch: int) -> None:
-        self._actor = actor
         self._epoch = epoch
+        self._client = WireClient(lambda: answer(actor.endpoint.remote()))
+        self._answered = 0.0
+        """When a call last succeeded, by this event loop's clock."""
         self._waiting: list[tuple[Sequence[Event], int, asyncio.Future[list[Event]]]] = []
         self._flusher: asyncio.Task[None] | None = None
 
@@ -139,7 +193,12 @@ class RayLedger:
                     future.set_result(outcome)
 
     async def _append_all(self, appends: list[tuple[Sequence[Event], int]]) -> list[list[Event] | Exception]:
-        return await self._insist(lambda: self._actor.append_all.remote(appends))
+        sent = [([_sent(event) for event in batch], epoch) for batch, epoch in appends]
+        outcomes: list[list[_Recorded] | Exception] = await self._insist("append_all", sent)
+        return [
+            outcome if isinstance(outcome, Exception) else _events(batch, outcome)
+            for (batch, _), outcome in zip(appends, outcomes, strict=True)
+        ]
 
     async def read(
         self,
@@ -148,58 +207,105 @@ class RayLedger:
         island: int | None = None,
         limit: int | None = None,
     ) -> list[Event]:
-        chosen = None if kinds is None else list(kinds)
-        return await self._insist(lambda: self._actor.read.remote(after_seq, chosen, island, limit))
+        events: list[Event] = await self._insist(
+            "read", after_seq, None if kinds is None else list(kinds), island, limit
+        )
+        return events
 
     async def find(self, ids: Sequence[str]) -> dict[str, Event]:
-        return await self._insist(lambda: self._actor.find.remote(ids)) if ids else {}
+        found: dict[str, Event] = await self._insist("find", ids) if ids else {}
+        return found
 
     async def texts(self, refs: Sequence[str]) -> dict[str, str]:
-        return await self._insist(lambda: self._actor.texts.remote(refs)) if refs else {}
+        texts: dict[str, str] = await self._insist("texts", refs) if refs else {}
+        return texts
 
     async def request(self, batch: Sequence[Event], epoch: int) -> list[Event] | None:
-        return await self._insist(lambda: self._actor.request.remote(batch, epoch))
+        recorded: list[_Recorded] | None = await self._insist("request", [_sent(event) for event in batch], epoch)
+        return None if recorded is None else _events(batch, recorded)
 
     async def grant(self, island: int, want: int, request: str) -> int:
-        return await self._insist(lambda: self._actor.grant.remote(island, want, request))
+        granted: int = await self._insist("grant", island, want, request)
+        return granted
 
     async def give_back(self, island: int, count: int, request: str) -> None:
-        await self._insist(lambda: self._actor.give_back.remote(island, count, request))
+        await self._insist("give_back", island, count, request)
 
     async def reopen(self, island: int, pending: int, request: str) -> None:
-        await self._insist(lambda: self._actor.reopen.remote(island, pending, request))
+        await self._insist("reopen", island, pending, request)
 
     async def start_epoch(self) -> None:
-        await self._insist(lambda: self._actor.start_epoch.remote())
+        await self._insist("start_epoch")
 
     async def status(self) -> RunStatus:
-        return await self._insist(lambda: self._actor.status.remote())
+        status: RunStatus = await self._insist("status")
+        return status
 
     async def past(self) -> RunPast:
-        return await self._insist(lambda: self._actor.past.remote())
+        past: RunPast = await self._insist("past")
+        return past
 
     async def close_purse(self) -> None:
-        await self._insist(lambda: self._actor.close_purse.remote())
+        await self._insist("close_purse")
 
     async def close(self) -> None:
         while self._flusher is not None and not self._flusher.done():
             await self._flusher
-        await self._insist(lambda: self._actor.close.remote())
+        await self._insist("close")
+        await self._client.close()
 
-    async def _insist(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
-        """Make a call; when the actor is away, make it again until it is back. Every call is idempotent."""
+    async def _insist(self, method: str, *args: Any) -> Any:
+        """Make a call; when the actor is away, make it again until it is back. Every call is idempotent.
+
+        Raises RunError when no call of this client has succeeded for `RETRY_FOR_S`, this one's first attempt included.
+        """
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + RETRY_FOR_S
+        begun = loop.time()
         while True:
             try:
-                return await answer(call())
-            except RayActorError as error:
-                if loop.time() >= give_up:
+                result = await self._client.call(method, *args)
+            except (ConnectionLostError, RayActorError) as error:
+                if loop.time() >= max(begun, self._answered) + RETRY_FOR_S:
                     raise RunError(f"the journal's actor is lost: {' '.join(str(error).split())[:300]}") from None
                 await asyncio.sleep(0.2)
+            else:
+                self._answered = loop.time()
+                return result
+
+
+def _sent(event: Event) -> _Sent:
+    return event.id, event.kind.value, event.candidate, event.island, event.body, event.texts
+
+
+def _event(sent: _Sent) -> Event:
+    name, kind, candidate, island, body, texts = sent
+    return Event(name, EventKind(kind), candidate, island, body, texts)
+
+
+def _answers(batch: Sequence[Event], recorded: Sequence[Event]) -> list[_Recorded]:
+    """What the client does not know yet: a new event comes back with the body it was given."""
+    return [
+        (after.seq, after.epoch, after.at) if after.body is before.body else after
+        for before, after in zip(batch, recorded, strict=True)
+    ]
+
+
+def _events(batch: Sequence[Event], recorded: Sequence[_Recorded]) -> list[Event]:
+    return [
+        after
+        if isinstance(after, Event)
+        else Event(before.id, before.kind, before.candidate, before.island, before.body, (), *after)
+        for before, after in zip(batch, recorded, strict=True)
+    ]
 
 
 def _as_exception(outcome: BaseException) -> Exception:
     if isinstance(outcome, Exception):
         return outcome
     raise outcome
+
+
+def _own_address() -> str:
+    """This node's IP, at which the others of the cluster reach it."""
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return address

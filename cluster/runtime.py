@@ -38,8 +38,10 @@ def check_layout() -> None:
         )
 
 
-def connect(address: str | None, cpus: int) -> None:
+def connect(address: str | None, cpus: int, gpus: int | None = None) -> None:
     """Join `address`, or start an embedded Ray with `cpus` CPUs that ends with this process.
+
+    `gpus`: as many as Ray shall count in an embedded one (default: those that it finds).
 
     Raises RunError in one line when Ray does not start or cannot be reached.
     """
@@ -56,6 +58,7 @@ def connect(address: str | None, cpus: int) -> None:
             ray.init(
                 address="local",
                 num_cpus=cpus,
+                num_gpus=gpus,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

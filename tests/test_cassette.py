@@ -522,7 +522,7 @@ def test_a_file_gives_back_what_was_written_and_is_the_same_each_time(tmp_path):
     full = replace(
         tape,
         seeds=(Seed(odd, "seed"),),
-        verdicts={("0-1", "train", 0): RecordedVerdict("0-1", "train", 0, "ab", failure)},
+        verdicts={("0-1", "full", "train", 0): RecordedVerdict("0-1", "full", "train", 0, "ab", failure)},
         scripts={-1: (), 0: ("a", "s0-1")},
         commands=(RecordedCommand("c", "hint", {"text": odd, "island": None}),),
     )

@@ -27,7 +27,7 @@ from adrs_ray.candidate import Evaluation, Failure, Verdict
 from adrs_ray.config import EvaluatorConfig
 from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import EvaluationJob, Evaluator
-from adrs_ray.evaluator.local import LocalEvaluator
+from adrs_ray.evaluator.staged import local_evaluator
 from adrs_ray.generator import GenerationRequest
 from adrs_ray.generator.mutate import MutationModel
 from adrs_ray.task import Split, Task
@@ -96,7 +96,7 @@ Progress = Callable[[int, int], None]
 
 
 def attack(task: Task, options: Options, config: EvaluatorConfig, progress: Progress | None = None) -> Report:
-    """Attack a task's evaluator with cheats made from its seed.
+    """Attack a task's evaluator with cheats made from its seed; of a task with stages, that of its last one.
 
     Raises UsageError, one line, when the task cannot be judged here or its seed is not valid.
     """
@@ -104,12 +104,12 @@ def attack(task: Task, options: Options, config: EvaluatorConfig, progress: Prog
 
 
 async def _attack(task: Task, options: Options, config: EvaluatorConfig, progress: Progress | None) -> Report:
-    with observed(task) as watched:
-        async with LocalEvaluator(watched, config.model_copy(update={"slots": 1})) as evaluator:
+    with observed(task.in_stage("")) as watched:
+        async with local_evaluator(watched, config.model_copy(update={"slots": 1})) as evaluator:
             began = time.monotonic()
             campaign = Campaign(watched, evaluator, options, progress)
             await campaign.scout()
-        async with LocalEvaluator(_hurried(watched, campaign.seed_wall_s), config) as evaluator:
+        async with local_evaluator(_hurried(watched, campaign.seed_wall_s), config) as evaluator:
             campaign.evaluator = evaluator
             return await campaign.run(began + options.max_wall_s)
 

@@ -41,9 +41,29 @@ def _root(
 
 
 def _register() -> None:
-    from adrs_ray.cli import attack, bench, cassette, config, data, doctor, evaluate, inbox, inspect, run, steer, tasks
+    from adrs_ray.cli import (
+        attack,
+        bench,
+        cassette,
+        config,
+        data,
+        doctor,
+        evaluate,
+        fidelity,
+        inbox,
+        inspect,
+        job,
+        models,
+        restore,
+        run,
+        steer,
+        submit,
+        tasks,
+        watch,
+    )
 
-    for module in (run, evaluate, inspect, steer, inbox, cassette, tasks, config, data, doctor, bench):
+    at_work = (run, job, submit, evaluate, inspect, watch, steer, inbox, restore, fidelity, cassette)
+    for module in (*at_work, tasks, models, config, data, doctor, bench):
         module.register(app)
     attack.register(tasks.app)
 

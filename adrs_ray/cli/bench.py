@@ -67,6 +67,35 @@ def tasks(
             console.print(f"* {task.name}, {wanted}: {note}")
 
 
+@app.command()
+def throughput(
+    rows: Annotated[
+        list[str] | None,
+        typer.Option(help="Rows whose names begin so, such as 0.2/64 or overnight; may be given again (default: all)."),
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=100, help="Candidates of every row, in place of the row's own number.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two short rows, to see that it works.")] = False,
+) -> None:
+    """Candidates per second and CPU per candidate of whole runs on an embedded Ray, with a model that only waits.
+
+    Prints a table in Markdown, row by row; all rows take half an hour. The CPU of the HTTP client is not in it:
+    `python -m tests.benchmarks.model_client` in the repository. Keep the machine otherwise idle.
+    """
+    from dataclasses import replace
+
+    from adrs_ray.errors import UsageError
+    from cluster.throughput import all_rows, chosen_rows, measure, quick_rows, table
+
+    if quick and rows:
+        raise UsageError("--quick has rows of its own: leave out --rows")
+    chosen = quick_rows() if quick else chosen_rows(rows) if rows else all_rows()
+    if candidates is not None:
+        chosen = [replace(row, load=replace(row.load, candidates=candidates)) for row in chosen]
+    table(map(measure, chosen), typer.echo)
+
+
 def _plain(task: Task, split: Split, cost: VerdictCost, public: PublicEvaluator | None) -> dict[str, Any]:
     return {
         "task": task.name,

@@ -25,6 +25,7 @@ def evaluate(
         str, typer.Argument(help="A program file, `seed`, a seed's level (weak, medium, strong) or a baseline's name.")
     ],
     split: Annotated[str, typer.Option(help="train, validation, test or stress.")] = "train",
+    stage: Annotated[str, typer.Option(help="Of a task with stages: which one measures (default: the last).")] = "",
     scoring: Annotated[
         str, typer.Option(help="sound, as searches do, or paper: the public evaluator's figures, faults included.")
     ] = "sound",
@@ -50,12 +51,12 @@ def evaluate(
     source = _read_program(loaded.seed_source, loaded.programs(), program)
     # A judge may print; the JSON must stay alone.
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
-        verdict = evaluate_once(loaded, source, split, config)
+        verdict = evaluate_once(loaded, source, split, config, loaded.stage(stage).name)
         note = loaded.split_note(split)
     if as_json:
-        typer.echo(json.dumps(_report(loaded, split, verdict, note)))
+        typer.echo(json.dumps(_report(loaded, split, loaded.stage(stage).name, verdict, note)))
     else:
-        _print(loaded, split, verdict, note)
+        _print(loaded, split, loaded.stage(stage).name, verdict, note)
     if isinstance(verdict, Failure):
         raise typer.Exit(1)
 
@@ -78,7 +79,7 @@ def _read_program(seed: str, programs: dict[str, Path], program: str) -> str:
         raise UsageError(f"cannot read {path}: {error}") from None
 
 
-def _report(task: Task, split: str, verdict: Verdict, note: str | None) -> dict[str, Any]:
+def _report(task: Task, split: str, stage: str, verdict: Verdict, note: str | None) -> dict[str, Any]:
     from adrs_ray.candidate import Evaluation, Failure
 
     valid = isinstance(verdict, Evaluation)
@@ -95,6 +96,7 @@ def _report(task: Task, split: str, verdict: Verdict, note: str | None) -> dict[
     return {
         "task": task.name,
         "split": split,
+        "stage": stage,
         "scoring": task.scoring,
         "split_note": note,
         "valid": valid,
@@ -110,7 +112,7 @@ def _report(task: Task, split: str, verdict: Verdict, note: str | None) -> dict[
     }
 
 
-def _print(task: Task, split: str, verdict: Verdict, note: str | None) -> None:
+def _print(task: Task, split: str, stage: str, verdict: Verdict, note: str | None) -> None:
     from rich.table import Table
 
     from adrs_ray.candidate import Failure
@@ -119,7 +121,8 @@ def _print(task: Task, split: str, verdict: Verdict, note: str | None) -> None:
     console = table_console()
     if note:
         console.print(f"{split}: {note}")
-    what = f"{task.name} {split}" + (", public scoring" if task.scoring == "paper" else "")
+    staged = f", stage {stage}" if task.spec.stages else ""
+    what = f"{task.name} {split}{staged}" + (", public scoring" if task.scoring == "paper" else "")
     if isinstance(verdict, Failure):
         where = f" in case {verdict.case}" if verdict.case else ""
         console.print(f"{what}: no score. {verdict.kind.value}{where}: {verdict.detail}")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from adrs_ray.cli.remote import reachable
+
 if TYPE_CHECKING:
     from adrs_ray.supervision.inbox import Inbox
 
@@ -54,6 +56,7 @@ def _opened(run: Path) -> Iterator[Inbox]:
 
 
 @app.command("list")
+@reachable("inbox list")
 def list_open(run: Run, as_json: Json = False) -> None:
     """The open requests, oldest first."""
     with _opened(run) as inbox:
@@ -80,6 +83,7 @@ def list_open(run: Run, as_json: Json = False) -> None:
 
 
 @app.command("next")
+@reachable("inbox next")
 def claim_next(
     run: Run,
     wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for a free request.")] = 0.0,
@@ -106,6 +110,7 @@ def claim_next(
 
 
 @app.command()
+@reachable("inbox answer", files=("file",))
 def answer(
     run: Run,
     request: Annotated[str, typer.Argument(help="Id of the request, such as 0-12/0.")],

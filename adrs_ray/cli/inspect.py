@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adrs_ray.cli.remote import reachable
+
 if TYPE_CHECKING:
     from adrs_ray.storage.journal import Event
     from adrs_ray.storage.reader import JournalReader
@@ -38,6 +40,7 @@ def _opened(run: Path) -> Iterator[tuple[RunFolder, JournalReader, RunView]]:
         yield folder, reader, RunView.of(reader.replay())
 
 
+@reachable("status")
 def status(run: Run, as_json: Json = False) -> None:
     """How far a run is: candidates, best, failures, islands, starts, looks at the test split."""
     with _opened(run) as (folder, _, view):
@@ -126,6 +129,7 @@ def _flat(value: Any) -> str:
     return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
+@reachable("best")
 def best(
     run: Run,
     program: Annotated[
@@ -244,6 +248,7 @@ def _number(value: float | str | None) -> str:
     return "-" if value is None else value if isinstance(value, str) else f"{value:.6g}"
 
 
+@reachable("show")
 def show(
     run: Run,
     candidate: Annotated[

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +10,6 @@ import typer
 
 if TYPE_CHECKING:
     from adrs_ray.config import RunConfig
-    from adrs_ray.search import RunResult, Seed
-    from adrs_ray.storage.runfolder import RunFolder
-    from adrs_ray.task import Task
 
 Local = Annotated[bool, typer.Option("--local", help="One process, no Ray.")]
 Address = Annotated[str | None, typer.Option(help="Join this Ray cluster (default: start an embedded Ray).")]
@@ -64,8 +59,8 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Search for a better program. Interrupted or killed, it goes on with `adrs resume`."""
+    from adrs_ray.cli.execution import execute, model_notes, planted_seeds, split_notes, task_reference, told
     from adrs_ray.config import RunConfig, override, read_config
-    from adrs_ray.errors import UsageError
     from adrs_ray.storage.runfolder import RunFolder
     from adrs_ray.task import load_task
 
@@ -87,18 +82,14 @@ def run(
         },
     )
     _refuse_both(local, resolved)
-    loaded = _told(loaded, resolved)
+    loaded = told(loaded, resolved)
     warm_starts = [str(Path(name).expanduser().absolute()) for name in warm_start or []]
-    seeds = _seeds(loaded, warm_starts)
-    if len(seeds) > resolved.budget.max_candidates:
-        raise UsageError(
-            f"budget.max_candidates {resolved.budget.max_candidates} is below the {len(seeds)} programs to start from"
-        )
+    seeds = planted_seeds(loaded, warm_starts, resolved)
     # What is wrong with the task is said before a folder is made.
-    notes = [*_split_notes(loaded), *_model_notes(resolved)]
+    notes = [*split_notes(loaded), *model_notes(resolved)]
     path = out or _default_folder(loaded.name)
     folder = RunFolder.create(path, resolved, task_reference(task), local, warm_start=warm_starts)
-    _execute(loaded, resolved, folder, seeds, notes, local, baselines, as_json, fence=False)
+    execute(loaded, resolved, folder, seeds, notes, local, baselines, as_json, fence=False)
 
 
 def resume(
@@ -118,6 +109,7 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped or killed, or extend a finished one with --max-candidates."""
+    from adrs_ray.cli.execution import execute, is_planted, planted_seeds, split_notes, told
     from adrs_ray.config import ClusterConfig, override
     from adrs_ray.errors import UsageError
     from adrs_ray.storage.runfolder import RunFolder
@@ -139,9 +131,9 @@ def resume(
         # Asked for by name, one process wins over the cluster that the run was on before.
         resolved = resolved.model_copy(update={"cluster": ClusterConfig()})
     _refuse_both(here, resolved)
-    task = _told(load_task(folder.task), resolved)
-    seeds = [] if _is_planted(folder) else _seeds(task, folder.reference.warm_start)
-    _execute(task, resolved, folder, seeds, _split_notes(task), here, baselines, as_json, fence=fence)
+    task = told(load_task(folder.task), resolved)
+    seeds = [] if is_planted(folder) else planted_seeds(task, folder.reference.warm_start, resolved)
+    execute(task, resolved, folder, seeds, split_notes(task), here, baselines, as_json, fence=fence)
 
 
 def stop(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
@@ -156,13 +148,6 @@ def stop(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     typer.echo(f"asked {folder.path} to stop; go on later with: adrs resume {shlex.quote(str(folder.path))}")
 
 
-def task_reference(task: str) -> str:
-    """What run.yaml says of the task: a built-in name, or the absolute path of a folder."""
-    from adrs_ray.task import builtin_tasks
-
-    return task if task in builtin_tasks() else str(Path(task).expanduser().resolve())
-
-
 def _refuse_both(local: bool, config: RunConfig) -> None:
     from adrs_ray.errors import UsageError
 
@@ -174,164 +159,3 @@ def _default_folder(task: str) -> Path:
     import time
 
     return Path("runs") / f"{task}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _is_planted(folder: RunFolder) -> bool:
-    """Whether the journal holds the programs to start from."""
-    from adrs_ray.errors import UsageError
-    from adrs_ray.island import SEED_ISLAND
-    from adrs_ray.storage.journal import EventKind
-    from adrs_ray.storage.reader import JournalReader
-
-    try:
-        with JournalReader(folder.journal) as reader:
-            return bool(reader.read(kinds=[EventKind.GENERATED], island=SEED_ISLAND, limit=1))
-    except UsageError:  # none was made yet; what is wrong with another file is said by who writes there
-        return False
-
-
-def _seeds(task: Task, warm_starts: Sequence[str]) -> list[Seed]:
-    """The task's seed, then what --warm-start names: a program file, or a run with its best program; none twice.
-
-    Raises UsageError for one that is no program.
-    """
-    from adrs_ray.errors import UsageError
-    from adrs_ray.openevolve_checkpoint import checkpoint_programs, is_checkpoint
-    from adrs_ray.search import Seed, seed_candidates
-    from adrs_ray.storage.runfolder import RunFolder
-
-    seeds = [Seed(task.seed_source, "seed")]
-    for name in warm_starts:
-        path = Path(name)
-        if is_checkpoint(path):
-            found = checkpoint_programs(path)
-            seeds += [Seed(each.source, f"checkpoint {name} {each.id}") for each in found]
-            continue
-        if path.is_dir():
-            best = RunFolder.open(path).best_program
-            if not best.is_file():
-                raise UsageError(f"--warm-start {name}: this run has no best program yet")
-            path = best
-        try:
-            seeds.append(Seed(path.read_text(encoding="utf-8"), f"warm start {name}"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--warm-start {name}: neither a run folder nor a readable program: {error}") from None
-    by_source = {seed.source: seed for seed in reversed(seeds)}
-    return [by_source[candidate.source] for candidate in seed_candidates(seeds)]
-
-
-def _told(task: Task, config: RunConfig) -> Task:
-    """The task as the run starts from it. Raises UsageError for what cannot work: a seed level, a disguise, prompts
-    that a user's templates cannot make, models without a key."""
-    from adrs_ray.isomorphic import disguised
-    from adrs_ray.local import make_models
-    from adrs_ray.prompt.brief import brief_of
-    from adrs_ray.prompt.render import check_templates
-
-    task = task.starting_from(config.start)
-    if config.isomorphic:
-        task = disguised(task)
-    brief_of(task, config)
-    folders = {config.prompt.folder, *(override.prompts for override in config.islands.overrides.values())}
-    for folder in sorted(name for name in folders if name is not None):
-        check_templates(folder)
-    if config.generator.kind == "openai":
-        make_models(config)
-    return task
-
-
-def _model_notes(config: RunConfig) -> list[str]:
-    """What a reader must know about the ensemble."""
-    if config.generator.kind != "openai" or len(config.models) <= 2:
-        return []
-    return [
-        f"{len(config.models)} models: the ADRS paper advises an ensemble of two, as more of them pull the search into "
-        "different directions"
-    ]
-
-
-def _split_notes(task: Task) -> list[str]:
-    """What a reader must know about the task's splits. Raises UsageError when its judge cannot be used."""
-    notes = ((split, task.split_note(split)) for split in task.spec.splits)
-    return [f"{split}: {note}" for split, note in notes if note]
-
-
-def _execute(
-    task: Task,
-    config: RunConfig,
-    folder: RunFolder,
-    seeds: list[Seed],
-    notes: list[str],
-    local: bool,
-    baselines: bool,
-    as_json: bool,
-    fence: bool,
-) -> None:
-    import asyncio
-    import contextlib
-
-    from adrs_ray.cli.report import print_result, result_json
-    from adrs_ray.supervision.live import status_view
-
-    stream = sys.stderr if as_json else sys.stdout
-    print(f"run {folder.path}: {task.name}, {'one process' if local else 'on Ray'}", file=stream, flush=True)
-    for note in notes:
-        print(note, file=stream, flush=True)
-    # A judge may print; the line of JSON must stay alone.
-    with contextlib.redirect_stdout(stream), status_view(config.budget, stream) as view:
-        result = asyncio.run(_supervised(task, config, folder, seeds, local, baselines, fence, view.show))
-    if as_json:
-        typer.echo(result_json(folder, result))
-    else:
-        print_result(task, folder, result, stream)
-
-
-async def _supervised(
-    task: Task,
-    config: RunConfig,
-    folder: RunFolder,
-    seeds: list[Seed],
-    local: bool,
-    baselines: bool,
-    fence: bool,
-    on_status: Any,
-) -> RunResult:
-    """Run with signals: the first SIGINT or SIGTERM drains, the second stops at once."""
-    import asyncio
-    import signal
-
-    from adrs_ray.search import StopSwitch
-
-    again = f"adrs resume {shlex.quote(str(folder.path))}"
-    switch = StopSwitch()
-    loop = asyncio.get_running_loop()
-    this = asyncio.current_task()
-    assert this is not None
-
-    def interrupt() -> None:
-        if switch.reason is not None and switch.reason.startswith("stopped"):
-            this.cancel()
-            return
-        switch.reason = "stopped by a signal"
-        print(
-            f"\nfinishing what is under way (again to stop at once); go on later with: {again}",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    def attach() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, interrupt)
-
-    attach()
-    try:
-        if local:
-            from adrs_ray.local import run_local
-
-            return await run_local(task, config, folder, seeds, on_status, switch, baselines, fence)
-        from cluster.driver import run_on_ray
-
-        return await run_on_ray(task, config, folder, seeds, on_status, switch, baselines, fence, attach)
-    except asyncio.CancelledError:
-        print(f"adrs: stopped at once; go on with: {again}", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from adrs_ray.cli.remote import reachable
 
 if TYPE_CHECKING:
     from adrs_ray.storage.runfolder import RunFolder
@@ -19,6 +22,7 @@ def register(root: typer.Typer) -> None:
     root.command()(steer)
 
 
+@reachable("steer", files=("inject",))
 def steer(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     hint: Annotated[str | None, typer.Option(help="Words that prompts tell models, from now on.")] = None,
@@ -27,7 +31,9 @@ def steer(
     ban: Annotated[
         str | None, typer.Option(metavar="ID", help="Take this candidate out: no parent, no champion.")
     ] = None,
-    inject: Annotated[Path | None, typer.Option(metavar="FILE", help="Measure this program, give it to all.")] = None,
+    inject: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Measure this program, give it to all; - reads standard input.")
+    ] = None,
     budget: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Another limit, such as max_usd=20; repeatable.")
     ] = None,
@@ -76,7 +82,7 @@ def steer(
 def _program(path: Path) -> str:
     from adrs_ray.task import read_program
 
-    return read_program(path)
+    return sys.stdin.read() if str(path) == "-" else read_program(path)
 
 
 def _limit(pair: str) -> tuple[str, int | float | None]:

@@ -414,7 +414,7 @@ class Child:
             raise self._cause
         if ended["setup_error"] is not None:
             said = ended["setup_error"].strip().splitlines()[-1]
-            raise SlotError(f"a candidate's process could not be jailed: {said}")
+            raise SlotError(f"a candidate's process could not be made ready: {said}")
         if needs_answer or ended["reason"] is not None:
             raise _cause_of_end(ended)
         if self._body is not None or not self._parser.empty:

@@ -45,7 +45,9 @@ _MAX_DENIED = 32
 _CHANNEL_FD = 3
 _ROUNDS_BETWEEN_FLUSHES = 64
 """Of a game's quick rounds: what a program prints is shown when it ends or fails, and rarely needed before."""
-_KEPT_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_DEVICES = "CUDA_VISIBLE_DEVICES"
+_KEPT_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",
+                   _DEVICES, "CUDA_DEVICE_ORDER")  # fmt: skip
 _TOLERATED = ("chmod", "fchmod", "lchmod", "chown", "fchown", "lchown", "utime")
 
 
@@ -59,6 +61,8 @@ class Program:
     readable: tuple[str, ...]
     output_bytes: int
     processes: int
+    devices: str
+    """What CUDA_VISIBLE_DEVICES must say before a program is loaded."""
 
 
 class _InterfaceError(Exception):
@@ -101,6 +105,9 @@ def _take_over(descriptors: Sequence[int]) -> None:
 
 
 def _prepare(jail: Jail, program: Program, parent: int, cpu_s: int) -> tuple[tuple[str, ...], int | None]:
+    seen = os.environ.get(_DEVICES)
+    if seen != program.devices:  # the adapter or what it imports has changed it
+        raise RuntimeError(f"{_DEVICES} is {seen!r} in a candidate's process, this slot has {program.devices!r}")
     os.chdir(program.scratch)
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     if program.processes:

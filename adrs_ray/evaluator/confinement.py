@@ -39,6 +39,8 @@ class Confinement:
     """The ordinary user that candidates become; None: they stay who the worker is, without capabilities."""
     bubblewrap: str | None
     """Path of bwrap when it stands in for Landlock."""
+    devices: str = ""
+    """What CUDA_VISIBLE_DEVICES must say in every process of a candidate; empty: it sees no GPU."""
 
 
 def choose_confinement(task: Task, config: EvaluatorConfig) -> Confinement:
@@ -100,10 +102,11 @@ def _probe(python: str, forbidden: list[str], needed: list[str]) -> dict[str, An
     return answer
 
 
-def clean_environment(python: str, threads: int) -> dict[str, str]:
+def clean_environment(python: str, threads: int, devices: str = "") -> dict[str, str]:
     """The whole environment of a fork server: nothing of ours is inherited. Hashes of strings are the same in each.
 
     OpenBLAS alone starts its threads when numpy is imported, before the fork, which would lose them: it has one.
+    GPUs are numbered as drivers and Ray do, by their place on the bus: CUDA's own order is by speed.
     """
     counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
     return {
@@ -112,6 +115,8 @@ def clean_environment(python: str, threads: int) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "NUMBA_CACHE_DIR": str(_numba_cache()),
         "OPENBLAS_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": devices,
+        **({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if devices else {}),
         **counts,
     }
 

@@ -13,18 +13,22 @@ from adrs_ray.candidate import Evaluation, Verdict
 from adrs_ray.config import EvaluatorConfig
 from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import EvaluationJob
-from adrs_ray.evaluator.local import LocalEvaluator
+from adrs_ray.evaluator.staged import local_evaluator
 from adrs_ray.task import Case, CaseResult, Combined, Limits, Split, Task, TaskSpec
 
 _PROBES = Path(__file__).with_name("doctor_probes.py")
 
 
-def evaluate_once(task: Task, source: str, split: Split, config: EvaluatorConfig) -> Verdict:
-    """One verdict, with one slot that is made for it. Raises UsageError when the task cannot be judged here."""
+def evaluate_once(task: Task, source: str, split: Split, config: EvaluatorConfig, stage: str = "") -> Verdict:
+    """One verdict of a stage ('': the last one), with one slot that is made for it.
+
+    Raises UsageError when the task cannot be judged here, or has no such stage.
+    """
+    one = config.model_copy(update={"slots": 1, "gpu_slots": 1})
 
     async def once() -> Verdict:
-        async with LocalEvaluator(task, config.model_copy(update={"slots": 1})) as evaluator:
-            return await evaluator.evaluate(EvaluationJob("once", source, split))
+        async with local_evaluator(task, one, [stage]) as evaluator:
+            return await evaluator.evaluate(EvaluationJob("once", source, split, stage=stage))
 
     return asyncio.run(once())
 

@@ -113,6 +113,7 @@ def _prepare(config: dict[str, Any]) -> tuple[Jail, child.Program]:
         readable=readable,
         output_bytes=config["output_bytes"],
         processes=config["processes"],
+        devices=config["devices"],
     )
     gc.collect()
     gc.disable()  # until the child runs: a collection would touch, and so copy, every page

@@ -1,4 +1,4 @@
-"""LocalEvaluator: the slots of this machine.
+"""LocalEvaluator: slots of this machine, for the stages of a task that need the same of it.
 
 Each slot is one thread that lives as long as the evaluator, with one fork server that it starts and restarts.
 """
@@ -10,9 +10,9 @@ import os
 import queue
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from adrs_ray.candidate import Failure, FailureKind, Trust, Verdict
@@ -37,19 +37,33 @@ class _Order:
 class LocalEvaluator:
     """`adrs_ray.evaluator.Evaluator` on this machine: jailed processes, judged in this process.
 
-    `evaluate` raises UsageError when the task has no cases for the split, and RuntimeError before `start` or after
-    `close`.
+    `evaluate` raises UsageError when the task has no cases for the split, and RuntimeError before `start`, after
+    `close`, and for a job of a stage that is not served here.
     """
 
-    def __init__(self, task: Task, config: EvaluatorConfig) -> None:
+    def __init__(
+        self,
+        task: Task,
+        config: EvaluatorConfig,
+        stages: Collection[str] | None = None,
+        devices: str | None = None,
+    ) -> None:
+        """`stages` are those that it serves, by default all that need no GPU. `devices` is what candidates see as
+        CUDA_VISIBLE_DEVICES, by default nothing. Raises UsageError for a stage that the task does not have."""
         self._told = task
-        self._task = task.native
+        native = task.native
+        served = [stage.name for stage in native.spec.all_stages if not stage.gpus] if stages is None else stages
+        self._stages = {name: native.in_stage(name) for name in served}
+        cpus = max((each.spec.cpus for each in self._stages.values()), default=native.spec.cpus)
+        self._task = replace(native, spec=native.spec.model_copy(update={"cpus": cpus}))
+        """As fork servers see it."""
+        self._devices = devices or ""
         self._config = config
         self._slots = config.slots or len(os.sched_getaffinity(0))
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
-        self._cases: dict[Split, Sequence[Case]] = {}
+        self._cases: dict[tuple[str, Split], Sequence[Case]] = {}
         self._cases_lock = threading.Lock()
         self._confinement: Confinement | None = None
 
@@ -63,7 +77,8 @@ class LocalEvaluator:
         if self._threads:
             raise RuntimeError("start() was called before: an evaluator starts once")
         await asyncio.to_thread(sweep_abandoned)
-        self._confinement = await asyncio.to_thread(choose_confinement, self._task, self._config)
+        found = await asyncio.to_thread(choose_confinement, self._task, self._config)
+        self._confinement = replace(found, devices=self._devices)
         ready: list[Future[None]] = []
         for number in range(self._slots):
             ready.append(Future())
@@ -89,7 +104,10 @@ class LocalEvaluator:
         """Wait for a free slot and judge there."""
         if not self._threads or self._closing.is_set():
             raise RuntimeError("evaluate() needs a started evaluator: await start() first, and not after close()")
-        order = _Order(job, Future())
+        stage = self._told.stage(job.stage).name
+        if stage not in self._stages:
+            raise RuntimeError(f"stage {stage} is not served here, only {', '.join(self._stages) or 'none'}")
+        order = _Order(replace(job, stage=stage), Future())
         self._orders.put(order)
         return await asyncio.wrap_future(order.answer)
 
@@ -130,8 +148,9 @@ class LocalEvaluator:
 
     def _judge(self, slot: _Slot, job: EvaluationJob) -> Verdict:
         trust = self._trust(slot.confinement)
+        task = self._stages[job.stage]
         try:
-            cases = self._cases_of(job.split)
+            cases = self._cases_of(job.stage, job.split)
         except UsageError:
             raise
         except Exception as error:
@@ -148,20 +167,21 @@ class LocalEvaluator:
                 break
             try:
                 source = self._told.translated(job.source)
-                return judge_program(self._task, cases, source, slot.server(), trust, attempts)
+                return judge_program(task, cases, source, slot.server(), trust, attempts)
             except SlotError as error:
                 problem = error
                 slot.close()
         return Failure(FailureKind.INFRASTRUCTURE, str(problem).splitlines()[-1], trust=trust, attempts=attempts)
 
-    def _cases_of(self, split: Split) -> Sequence[Case]:
+    def _cases_of(self, stage: str, split: Split) -> Sequence[Case]:
         with self._cases_lock:
-            if split not in self._cases:
-                cases = tuple(self._task.judge.cases(split))
+            if (stage, split) not in self._cases:
+                cases = tuple(self._stages[stage].judge.cases(split))
                 if not cases:
-                    raise UsageError(f"task {self._task.name} has no cases for the split {split}")
-                self._cases[split] = cases
-            return self._cases[split]
+                    where = f" in stage {stage}" if self._task.spec.stages else ""
+                    raise UsageError(f"task {self._task.name} has no cases for the split {split}{where}")
+                self._cases[stage, split] = cases
+            return self._cases[stage, split]
 
     def _trust(self, confinement: Confinement) -> Trust:
         if not confinement.strict:

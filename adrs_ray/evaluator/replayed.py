@@ -9,6 +9,7 @@ from adrs_ray.cassette import LOOSELY, Cassette
 from adrs_ray.errors import RunError
 from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.storage.journal import text_ref
+from adrs_ray.task_spec import FULL_STAGE
 
 
 class CassetteEvaluator:
@@ -30,8 +31,9 @@ class CassetteEvaluator:
         """The recorded verdict. Raises RunError when there is none, or it was given to another program."""
         async with self._free:
             await asyncio.sleep(0)  # others go on meanwhile, as beside a real evaluation
-        recorded = self._cassette.verdicts.get((job.candidate, job.split, job.repeat))
-        what = f"replay: {job.candidate} on {job.split}"
+        stage = job.stage or FULL_STAGE
+        recorded = self._cassette.verdicts.get((job.candidate, stage, job.split, job.repeat))
+        what = f"replay: {job.candidate} on {job.split}" + ("" if stage == FULL_STAGE else f" in stage {stage}")
         if recorded is None:
             raise RunError(f"{what} was not measured when it was recorded: config, task or code differ; {LOOSELY}")
         if recorded.program is not None and recorded.program != text_ref(job.source):

@@ -1,7 +1,7 @@
 """Solution Generator: turns a request (parents, operator, messages) into the text of a new program.
 
-`Model` is the seam. `mutate.MutationModel` needs no language model, `openai_model.OpenAIModel` asks a
-server, `mailbox.MailboxModel` people and coding agents, `replayed.CassetteModel` a recorded run.
+`Model` is the seam. `mutate.MutationModel` needs no language model, `openai_model.OpenAIModel` asks
+servers, `mailbox.MailboxModel` people and coding agents, `replayed.CassetteModel` a recorded run.
 """
 
 from __future__ import annotations

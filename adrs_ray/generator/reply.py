@@ -89,6 +89,31 @@ def read_reply(data: bytes, key: str | None) -> Reply:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ServerError:
+    """The body of an HTTP answer that was no success."""
+
+    message: str
+    """In the server's words, several lines perhaps and the key among them; `""` where it says nothing."""
+    code: str | None
+
+
+def read_error(data: bytes) -> ServerError:
+    """What a server says went wrong: in `error`, as OpenAI does, or in the object itself; else the text as it is."""
+    text = clean(data.decode("utf-8", "replace"))
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError):
+        return ServerError(text, None)
+    if not isinstance(parsed, dict):
+        return ServerError(text, None)
+    error = parsed.get("error", parsed)
+    if not isinstance(error, dict):
+        return ServerError(error if isinstance(error, str) else text, None)
+    message, code = error.get("message"), error.get("code")
+    return ServerError(message if isinstance(message, str) else text, code if isinstance(code, str) else None)
+
+
 def _problem(
     choice: Mapping[str, Any], message: Mapping[str, Any], content: Any, thought: bool, key: str | None
 ) -> str:

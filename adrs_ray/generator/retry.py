@@ -24,6 +24,8 @@ class Fate(Enum):
 
     AGAIN = auto()
     """Nothing was charged and it may work later: limits, overload, nobody listening."""
+    ELSEWHERE = auto()
+    """Lost together with a server of the run's own: nothing is paid for it, and another server may do it."""
     CHARGED = auto()
     """It may have been charged: sent, and no answer came. Not made again inside the same request."""
     FATAL = auto()
@@ -37,7 +39,9 @@ _GATEWAY_GAVE_UP = frozenset({504, 524})
 """The server behind the gateway goes on generating."""
 _FATAL = frozenset({401, 402, 403, 404, 405})
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
-_NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"})
+_NEVER_SENT = frozenset(
+    {"ConnectError", "ConnectTimeout", "InvalidURL", "PoolTimeout", "ProxyError", "UnsupportedProtocol"}
+)
 """Names of the HTTP library's errors that come before a request is sent."""
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from adrs_ray.task_spec import FULL_STAGE
+
 PromptOperator: TypeAlias = Literal[
     "diff", "rewrite", "crossover", "fix", "seed_different", "paradigm_shift", "summarize"
 ]
@@ -43,6 +45,8 @@ class TaskBrief:
     hints: tuple[str, ...] = ()
     """Of the task, as far as the config lets them be told."""
     noisy: bool = False
+    stages: tuple[str, ...] = (FULL_STAGE,)
+    """Names of the task's stages, cheapest first; the last one gives the score. Prompts do not tell them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ def brief_of(task: Task, config: RunConfig) -> TaskBrief:
         limits=limits_line(spec.limits),
         hints=_hints(task, config.prompt.hints),
         noisy=spec.noisy,
+        stages=tuple(stage.name for stage in spec.all_stages),
     )
 
 

@@ -23,6 +23,7 @@ from adrs_ray.config import RunConfig, parse_config, to_yaml
 from adrs_ray.errors import UsageError
 from adrs_ray.planting import Seed
 from adrs_ray.storage.runfolder import write_atomically
+from adrs_ray.task_spec import FULL_STAGE
 
 FORMAT = 1
 MAX_LINE = 1 << 26
@@ -55,7 +56,14 @@ _COMPLETION: _Shape = {
     "unavailable": bool,
 }
 _USAGE: _Shape = {key: bool if key == "estimated" else _NUMBER for key in asdict(Usage())}
-_VERDICT: _Shape = {"candidate": str, "split": str, "repeat": int, "program": _TEXT_OR_NONE, "verdict": dict}
+_VERDICT: _Shape = {
+    "candidate": str,
+    "stage": str,
+    "split": str,
+    "repeat": int,
+    "program": _TEXT_OR_NONE,
+    "verdict": dict,
+}
 _COMMON: _Shape = {"trust": str, "wall_s": _NUMBER, "artifacts": dict, "evidence": dict, "attempts": int}
 _FAILURE: _Shape = {"failure": str, "detail": str, "case": _TEXT_OR_NONE, **_COMMON}
 _EVALUATION: _Shape = {"score": _NUMBER, "metrics": dict, "cases": list, **_COMMON}
@@ -85,7 +93,8 @@ def _lines(cassette: Cassette) -> Iterator[dict[str, Any]]:
         parts.append({"completion": {**own, **asdict(recorded.completion)}})
     for one in cassette.verdicts.values():
         own_verdict = {"candidate": one.candidate, "split": one.split, "repeat": one.repeat, "program": one.program}
-        parts.append({"verdict": {**own_verdict, "verdict": verdict_to_json(one.verdict)}})
+        staged = {} if one.stage == FULL_STAGE else {"stage": one.stage}
+        parts.append({"verdict": {**own_verdict, **staged, "verdict": verdict_to_json(one.verdict)}})
     parts += [{"script": {"island": number, "steps": list(steps)}} for number, steps in cassette.scripts.items()]
     parts += [{"command": {"id": c.id, "kind": c.kind, "body": dict(c.body)}} for c in cassette.commands]
     parts += [{"fact": {"id": f.id, "kind": f.kind, "body": dict(f.body)}} for f in cassette.facts]
@@ -171,7 +180,7 @@ def _assembled(head: Mapping[str, Any], lines: Iterator[dict[str, Any]], path: P
         baselines=head["baselines"],
         seeds=tuple(kept["seed"]),
         completions={one.request: one for one in kept["completion"]},
-        verdicts={(one.candidate, one.split, one.repeat): one for one in kept["verdict"]},
+        verdicts={(one.candidate, one.stage, one.split, one.repeat): one for one in kept["verdict"]},
         scripts=dict(kept["script"]),
         commands=tuple(kept["command"]),
         facts=tuple(kept["fact"]),
@@ -196,8 +205,13 @@ def _completion(data: Any) -> RecordedCompletion:
 
 
 def _verdict(data: Any) -> RecordedVerdict:
-    given = _shaped(data, _VERDICT, "verdict")
+    given = _shaped(_in_stage(data), _VERDICT, "verdict")
     return RecordedVerdict(**{**given, "verdict": _checked_verdict(given["verdict"])})
+
+
+def _in_stage(verdict: Any) -> Any:
+    """A verdict of a task without stages does not name one."""
+    return {"stage": FULL_STAGE, **verdict} if isinstance(verdict, dict) else verdict
 
 
 def _checked_verdict(data: dict[str, Any]) -> Verdict:

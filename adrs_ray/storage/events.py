@@ -19,13 +19,11 @@ from adrs_ray.candidate import (
     verdict_from_json,
     verdict_to_json,
 )
+from adrs_ray.cascade import Decision
 from adrs_ray.generator import GenerationRequest, Message
 from adrs_ray.outcome import Outcome, Standing
 from adrs_ray.selector import Elite
 from adrs_ray.storage.journal import Event, EventKind, measured_id, settled_id, text_ref
-
-STAGE = "full"
-"""The only stage of tasks that declare no cascade."""
 
 
 def requested_event(request: GenerationRequest, island: int, worst: Usage) -> Event:
@@ -167,8 +165,8 @@ def _arm(pair: Sequence[str]) -> tuple[str, str]:
     return model, operator
 
 
-def measured_event(measurement: Measurement, island: int) -> Event:
-    """MEASURED: the verdict, its artifacts stored as texts."""
+def measured_event(measurement: Measurement, island: int, gate: Decision | None = None) -> Event:
+    """MEASURED: the verdict, its artifacts stored as texts; of a stage that has a gate behind it, what that said."""
     verdict = verdict_to_json(measurement.verdict)
     artifacts: Mapping[str, str] = measurement.verdict.artifacts
     verdict["artifacts"] = {name: text_ref(text) for name, text in artifacts.items()}
@@ -178,6 +176,8 @@ def measured_event(measurement: Measurement, island: int) -> Event:
         "repeat": measurement.repeat,
         "verdict": verdict,
     }
+    if gate is not None:
+        body["gate"] = asdict(gate)
     event_id = measured_id(measurement.candidate, measurement.stage, measurement.split, measurement.repeat)
     return Event(event_id, EventKind.MEASURED, measurement.candidate, island, body, tuple(artifacts.values()))
 
@@ -197,6 +197,12 @@ def measurement_of(event: Event, texts: Mapping[str, str] | None = None) -> Meas
     )
 
 
+def gate_of(event: Event) -> Decision | None:
+    """What the gate behind the stage of a MEASURED event said; None where there is none."""
+    gate = event.body.get("gate")
+    return None if gate is None else Decision(**gate)
+
+
 def settled_event(candidate: Candidate, verdict: Verdict, standing: Standing) -> Event:
     """ADMITTED or REJECTED: the candidate's terminal state."""
     common: dict[str, Any] = {
@@ -211,6 +217,8 @@ def settled_event(candidate: Candidate, verdict: Verdict, standing: Standing) ->
         "note": candidate.note,
         "ops": list(standing.ops),
     }
+    if standing.stages:
+        common["stages"] = dict(standing.stages)
     if isinstance(verdict, Failure):
         body = {"failure": verdict.kind.value, "detail": verdict.detail, "case": verdict.case, **common}
         return Event(settled_id(candidate.id), EventKind.REJECTED, candidate.id, candidate.island, body)
@@ -270,6 +278,7 @@ def outcome_of(event: Event) -> Outcome:
         metrics=body.get("metrics", {}),
         shape=body["shape"],
         note=body["note"],
+        stages=body.get("stages", {}),
     )
 
 

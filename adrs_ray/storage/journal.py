@@ -36,13 +36,16 @@ class EventKind(StrEnum):
     GENERATED = "generated"
     """Body {decision, operator, parents, source (text ref), fingerprint, model, arm, draws, detail, note, cost}."""
     MEASURED = "measured"
-    """Body {stage, split, repeat, verdict (adrs_ray.candidate.verdict_to_json)}."""
+    """Body {stage, split, repeat, verdict (adrs_ray.candidate.verdict_to_json)}; of a stage that another one follows,
+    `gate`: what let the candidate through or held it back (adrs_ray.cascade.Decision)."""
     ADMITTED = "admitted"
     """Body {score, metrics, cases, error, repeats, descriptor, decision, operator, parents, fingerprint,
-    source (text ref), and what an Outcome has: arm, gain, cost, shape, note}; `ops`: the order of its island."""
+    source (text ref), and what an Outcome has: arm, gain, cost, shape, note}; `ops`: the order of its island; of a task
+    with stages `stages`: their scores."""
     REJECTED = "rejected"
     """Body {failure, detail, case, decision, operator, parents, fingerprint, source (text ref or None), and what an
-    Outcome has: arm, cost, shape, note}; `ops`: the order of its island."""
+    Outcome has: arm, cost, shape, note}; `ops`: the order of its island; of a task with stages `stages`: the scores of
+    those it passed."""
     MIGRATED = "migrated"
     """Under the number of the island that receives: body {from, score, metrics, cases, error, repeats, fingerprint,
     descriptor, source}."""

@@ -34,15 +34,26 @@ def filesystem_type(folder: Path, mounts: str) -> str | None:
     return None if best is None else best[1]
 
 
-def require_local(folder: Path, mounts_file: Path = Path("/proc/mounts")) -> None:
-    """Raise UsageError, one line, when `folder` lies on a network file system. Without /proc/mounts nothing is known
-    and nothing is refused."""
+def network_type(folder: Path, mounts_file: Path = Path("/proc/mounts")) -> str | None:
+    """The type of the network file system that `folder` lies on, or would lie on once it is made; None when it is a
+    local one. Without /proc/mounts nothing is known, and nothing counts as a network."""
     try:
         mounts = mounts_file.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
-        return
+        return None
     kind = filesystem_type(folder.resolve(), mounts)
-    if kind is not None and (kind in NETWORK_TYPES or kind.startswith("fuse.")):
+    return kind if kind is not None and (kind in NETWORK_TYPES or kind.startswith("fuse.")) else None
+
+
+def is_network_folder(folder: Path, mounts_file: Path = Path("/proc/mounts")) -> bool:
+    """Whether no journal may lie in `folder` because it is on a network file system."""
+    return network_type(folder, mounts_file) is not None
+
+
+def require_local(folder: Path, mounts_file: Path = Path("/proc/mounts")) -> None:
+    """Raise UsageError, one line, when `folder` lies on a network file system."""
+    kind = network_type(folder, mounts_file)
+    if kind is not None:
         raise UsageError(
             f"{folder} is on a network file system ({kind}), where a journal can be damaged: "
             "put the run folder on a local disk"

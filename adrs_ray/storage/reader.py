@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
 from adrs_ray.errors import UsageError
@@ -69,6 +69,12 @@ class JournalReader:
     def texts(self, refs: Sequence[str]) -> dict[str, str]:
         """The texts behind `refs`. Raises KeyError naming a ref that is not stored."""
         return self._read(lambda c: schema.select_texts(c, refs))
+
+    def position(self) -> tuple[int, int]:
+        """The epoch of the last writer, and seq of the last event (0 without any)."""
+        where = select(schema.meta.c.epoch, select(func.max(schema.events.c.seq)).scalar_subquery())
+        epoch, last = self._read(lambda connection: connection.execute(where).one())
+        return int(epoch), int(last or 0)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""

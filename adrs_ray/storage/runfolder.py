@@ -67,10 +67,11 @@ class Command:
 class RunFolder:
     """Paths and files of one run, its config and what run.yaml says of it. Made by `create` or `open`."""
 
-    def __init__(self, path: Path, config: RunConfig, reference: RunReference) -> None:
+    def __init__(self, path: Path, config: RunConfig, reference: RunReference, written: bool = True) -> None:
         self.path = path
         self.config = config
         self.reference = reference
+        self._written = written
         self.run_yaml = path / RUN_YAML
         self.journal = path / "journal.db"
         self.commands = path / "commands"
@@ -156,7 +157,7 @@ class RunFolder:
 
         Raises JournalRefusedError when it cannot be written.
         """
-        if (config, local) == (self.config, self.local):
+        if self._written and (config, local) == (self.config, self.local):
             return self
         folder = RunFolder(self.path, config, self.reference.model_copy(update={"local": local}))
         try:
@@ -164,6 +165,11 @@ class RunFolder:
         except OSError as error:
             raise JournalRefusedError(f"cannot write {self.run_yaml}: {error.strerror}") from error
         return folder
+
+    def of_task(self, task: str) -> RunFolder:
+        """The same run with its task found elsewhere: a built-in name or an absolute folder. `rewrite` records it."""
+        moved = self.reference.model_copy(update={"task": task})
+        return RunFolder(self.path, self.config, moved, written=self._written and moved == self.reference)
 
     def _write_yaml(self) -> None:
         section = yaml.safe_dump({"run": self.reference.model_dump()}, sort_keys=False, allow_unicode=True)

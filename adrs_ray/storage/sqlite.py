@@ -122,6 +122,11 @@ class SqliteJournal:
         """The epoch this handle writes under."""
         return self._epoch
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
     async def append(self, batch: Sequence[Event], epoch: int) -> list[Event]:
         """See `Journal.append`. Raises TypeError or ValueError when a body is not JSON; the group is not affected."""
         bodies = [dump_body(event.body) for event in batch]

@@ -67,6 +67,8 @@ class Admitted:
     terminal: int
     """Candidates in a terminal state by then, this one included."""
     at: float
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Of a task with stages, the train score in each, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,10 @@ class RunView:
     improvements: list[Improvement] = field(default_factory=list)
     held_out: dict[str, dict[str, SplitResult]] = field(default_factory=dict)
     """Split (validation, test, stress) -> candidate or baseline -> result."""
+    gates: dict[str, Counter[str]] = field(default_factory=dict)
+    """Stage -> what let candidates through behind it, or held them back (`adrs_ray.cascade.Decision.by`)."""
+    random_passes: set[str] = field(default_factory=set)
+    """Candidates that a gate would have held back and let through at random."""
     reexecuted: int = 0
     """Evaluations started more than once (worker losses, resumes): the extra starts."""
     arms: dict[tuple[str, str], ArmView] = field(default_factory=dict)
@@ -256,9 +262,16 @@ class RunView:
         self.reexecuted += max(0, verdict["attempts"] - 1)
         if split == "train":
             self._advance(event, State.MEASURED)
+            if "gate" in event.body:
+                self._gated(name, event.body["stage"], event.body["gate"]["by"])
         else:
             results = self.held_out.setdefault(split, {})
             results[name] = results.get(name, SplitResult(None, None, 0)).and_also(verdict)
+
+    def _gated(self, name: str, stage: str, by: str) -> None:
+        self.gates.setdefault(stage, Counter())[by] += 1
+        if by == "random":
+            self.random_passes.add(name)
 
     def _admitted(self, event: Event) -> None:
         if not self._settle(event, State.ADMITTED):
@@ -274,6 +287,7 @@ class RunView:
             metrics=body["metrics"],
             terminal=self.terminal,
             at=event.at,
+            stages=body.get("stages", {}),
         )
         self.admitted[new.candidate] = new
         island = self._island(event)

@@ -11,7 +11,13 @@ from adrs_ray.supervision.detectors.island import (
     shallow_optimisation,
     stagnation,
 )
-from adrs_ray.supervision.detectors.run import budget_forecast, misaligned_objective, model_gone_bad, overfitting
+from adrs_ray.supervision.detectors.run import (
+    budget_forecast,
+    misaligned_objective,
+    model_gone_bad,
+    overfitting,
+    simulator_exploited,
+)
 from adrs_ray.supervision.history import IslandHistory, RunHistory
 
 __all__ = ["Finding", "examine_island", "examine_run"]
@@ -20,7 +26,7 @@ LEAST_WINDOW = 20
 """A shorter window of the config counts as this: detectors need some fifteen valid candidates to say anything."""
 
 _OF_ISLANDS = (failure_storm, early_convergence, stagnation, drift, shallow_optimisation)
-_OF_RUNS = (model_gone_bad, budget_forecast, overfitting, misaligned_objective)
+_OF_RUNS = (model_gone_bad, budget_forecast, overfitting, simulator_exploited, misaligned_objective)
 
 
 def examine_island(history: IslandHistory, config: HealthConfig) -> tuple[Finding, ...]:
@@ -34,8 +40,8 @@ def examine_island(history: IslandHistory, config: HealthConfig) -> tuple[Findin
 
 
 def examine_run(history: RunHistory, config: HealthConfig) -> tuple[Finding, ...]:
-    """What is wrong with a run, in the order model_gone_bad, budget_forecast, overfitting, misaligned_objective;
-    () when `health.enabled` is off."""
+    """What is wrong with a run, in the order model_gone_bad, budget_forecast, overfitting, simulator_exploited,
+    misaligned_objective; () when `health.enabled` is off."""
     if not config.enabled:
         return ()
     findings = (detector(history) for detector in _OF_RUNS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from adrs_ray.config import BudgetConfig
+from adrs_ray.fidelity import Growth
 from adrs_ray.outcome import Outcome
 from adrs_ray.selector import Elite
 
@@ -85,3 +86,5 @@ class RunHistory:
     limits: BudgetConfig
     requests: Sequence[RequestResult] = ()
     """Of all models, latest last; some dozens of each are enough."""
+    growth: tuple[str, Growth] | None = None
+    """Of a task with stages: a cheap one, and how what it flatters grows along the best candidate's line."""

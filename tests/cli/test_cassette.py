@@ -65,7 +65,7 @@ def test_a_replay_that_differs_says_where_and_exits_with_1(recorded, tmp_path):
 def test_verdicts_of_a_changed_recording_leave_it_in_one_line(recorded, tmp_path):
     _, tape = recorded
     cassette = cassette_file.read(tape)
-    some = next(key for key in cassette.verdicts if key[1] == "train" and key[0] != "seed-0")
+    some = next(key for key in cassette.verdicts if key[2] == "train" and key[0] != "seed-0")
     del cassette.verdicts[some]  # type: ignore[attr-defined]
     cassette_file.write(cassette, tmp_path / "less.gz")
     done = adrs("replay", tmp_path / "less.gz", "--out", tmp_path / "again")

@@ -95,7 +95,8 @@ class TestRayEvaluator(EvaluatorContract):
             """Ends the actors it was made with, as the driver does."""
 
             async def close(self) -> None:
-                for actor in self._actors:
+                await super().close()
+                for actor in self.directory.actors:
                     ray.kill(actor)
 
         def make(task: Task, config: EvaluatorConfig) -> RayEvaluator:
@@ -112,7 +113,7 @@ class TestRayEvaluator(EvaluatorContract):
             await evaluator.start()
             jobs = [asyncio.ensure_future(evaluator.evaluate(EvaluationJob(f"j{i}", slow))) for i in range(4)]
             await asyncio.sleep(0.3)
-            ray.kill(evaluator._actors[0], no_restart=False)  # type: ignore[attr-defined]
+            ray.kill(evaluator.directory.actors[0], no_restart=False)  # type: ignore[attr-defined]
             verdicts = await asyncio.gather(*jobs)
             await evaluator.close()
             return verdicts

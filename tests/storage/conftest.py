@@ -9,9 +9,12 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
+from adrs_ray.cluster_config import MirrorConfig
 from adrs_ray.storage.journal import Event, EventKind, Journal, text_ref
 from adrs_ray.storage.memory import MemoryJournal
+from adrs_ray.storage.mirror import open_mirrored
 from adrs_ray.storage.sqlite import SqliteJournal
+from tests.storage.writer import Writer
 
 Result = TypeVar("Result")
 Make = Callable[..., Event]
@@ -77,11 +80,55 @@ class _SqliteWriters:
             asyncio.run(journal.close())
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+class _MirroredWriters:
+    def __init__(self, path: Path, config: MirrorConfig) -> None:
+        self._path = path
+        self._config = config
+        self._all: list[Journal] = []
+        self.first = self._open()
+
+    def successor(self) -> Journal:
+        return self._open()
+
+    def _open(self) -> Journal:
+        journal = SqliteJournal.open(self._path, fence=True)
+        self._all.append(asyncio.run(open_mirrored(journal, self._config, None)))
+        return self._all[-1]
+
+    def close(self) -> None:
+        for journal in self._all:
+            asyncio.run(journal.close())
+
+
+@pytest.fixture(params=["memory", "sqlite", "mirrored", "mirrored, ack: mirror"])
 def writers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Writers]:
-    made = _MemoryWriters() if request.param == "memory" else _SqliteWriters(tmp_path / "journal.db")
+    made: _MemoryWriters | _SqliteWriters | _MirroredWriters
+    path = tmp_path / "journal.db"
+    if request.param == "memory":
+        made = _MemoryWriters()
+    elif request.param == "sqlite":
+        made = _SqliteWriters(path)
+    elif request.param == "mirrored":
+        made = _MirroredWriters(path, MirrorConfig(url=str(tmp_path / "mirror"), lag_s=0.05))
+    else:
+        made = _MirroredWriters(path, MirrorConfig(url=f"memory://{tmp_path}", ack="mirror"))
     yield made
     made.close()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Writer]]:
+    """Start writers, which are killed at the end."""
+    started: list[Writer] = []
+
+    def make(journal: Path, *options: str) -> Writer:
+        started.append(Writer(journal, *options))
+        return started[-1]
+
+    yield make
+    for writer in started:
+        if writer.process.returncode is None:
+            writer.end()
 
 
 @pytest.fixture

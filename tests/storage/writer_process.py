@@ -1,6 +1,6 @@
 """A journal writer in a process of its own, told what to do line by line on standard input.
 
-python writer_process.py JOURNAL [fence]
+python writer_process.py JOURNAL [fence] [URL of a mirror] [ack]
 append N     append one event; answers `ok <id> <seq>` or `<error class> <message>`
 stream N     N appenders that append batches without end; answers `ok <first id of the batch> <its seq>` each
 """
@@ -12,10 +12,14 @@ import os
 import sys
 from pathlib import Path
 
+from adrs_ray.cluster_config import MirrorConfig
 from adrs_ray.errors import RunError
 from adrs_ray.storage.journal import Event, EventKind, Journal, text_ref
+from adrs_ray.storage.mirror import open_mirrored
 from adrs_ray.storage.sqlite import SqliteJournal
 
+LAG_S = 0.2
+"""Of the mirror."""
 BATCH = 3
 """Events in each batch of a stream."""
 
@@ -54,7 +58,11 @@ async def stream(journal: Journal, appenders: int) -> None:
 
 
 def main() -> None:
-    journal = SqliteJournal.open(Path(sys.argv[1]), wait_s=5.0, fence="fence" in sys.argv[2:])
+    path, options = Path(sys.argv[1]), sys.argv[2:]
+    own = SqliteJournal.open(path, wait_s=5.0, fence="fence" in options)
+    urls = [option for option in options if "/" in option]
+    config = MirrorConfig(url=urls[0] if urls else None, lag_s=LAG_S, ack="mirror" if "ack" in options else "local")
+    journal = asyncio.run(open_mirrored(own, config, path.with_name("run.yaml") if urls else None))
     say(f"ready {journal.epoch}")
     for line in sys.stdin:
         order, number = line.split()

@@ -136,6 +136,35 @@ def overfitting(history: RunHistory) -> Finding | None:
     return Finding("overfitting", None, evidence, figures, ("ask_hint",))
 
 
+def simulator_exploited(history: RunHistory) -> Finding | None:
+    """Along the best candidate's line of ancestors a cheap stage flatters more with every step, beyond chance.
+
+    See `adrs_ray.fidelity`: the interval of the mean step lies above zero at 99 %, and the flattery takes a tenth of
+    the cheap score's rise.
+    """
+    if history.growth is None:
+        return None
+    stage, growth = history.growth
+    if not growth.is_exploited:
+        return None
+    slope = growth.slope
+    figures = {
+        "steps": float(growth.steps),
+        "growth": slope.value,
+        "growth_low": slope.low,
+        "growth_high": slope.high,
+        "rise": growth.rise,
+    }
+    total = slope.value * growth.steps
+    share = f", {percent(total / growth.rise)} of what it rose" if growth.rise > 0 else ""
+    evidence = (
+        f"along {growth.steps} steps to {growth.candidate} stage {stage} flatters by {figure(slope.value)} more a step "
+        f"({figure(slope.low)} to {figure(slope.high)}), {figure(total)} in all{share}: make the stage more faithful, "
+        "lower evaluator.cascade.chance, or hint at what only the last stage sees"
+    )
+    return Finding("simulator_exploited", None, evidence, figures, ("ask_hint",), stage)
+
+
 def misaligned_objective(history: RunHistory) -> Finding | None:
     """While the score rose over eight bests, a declared metric got worse with it nearly every time.
 

@@ -1,0 +1,239 @@
+"""One GPU for engines and candidates: the engines sleep while a batch of candidates is measured on their devices.
+
+It lives in the driver, beside the pool that it puts to sleep. Islands send it their GPU jobs over the wire: they are
+few, and only here is it known how many wait in all. No job runs while an engine is awake; none is lost when the pool
+does not sleep or wake at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from adrs_ray.candidate import Verdict
+from adrs_ray.errors import RunError
+from adrs_ray.evaluator import EvaluationJob
+from adrs_ray.generator.routing import PoolView, Server
+from cluster.wire import Address, WireServer
+
+Places = Sequence[tuple[str, Sequence[str]]]
+"""Of each replica: Ray's id of its node, and its devices as CUDA_VISIBLE_DEVICES names them."""
+
+TURN_BATCHES = 2
+"""Batches that one turn may measure, with what arrives meanwhile; then the engines have their turn."""
+IDLE_S = 6.0
+"""Engines without a request for so long while jobs wait: islands wait for verdicts, so the turn begins."""
+LOOK_S = 1.0
+"""How often it is looked whether engines are idle."""
+RETRY_S = (1.0, 30.0)
+"""Between attempts to put the pool to sleep or wake it: at first, and at most."""
+GIVE_UP_S = 600.0
+"""How long the pool may refuse to sleep before the run ends."""
+
+
+class SleepingPool(Protocol):
+    """What is needed of `cluster.model_pool.ModelPool`. Both may be called again after they failed."""
+
+    async def sleep(self) -> object:
+        """When it returns no engine runs, and their memory is free."""
+        ...
+
+    async def wake(self) -> object:
+        """When it returns all engines answer."""
+        ...
+
+    def view(self) -> PoolView:
+        """Its servers, with the load that they told last."""
+        ...
+
+    def gpus(self) -> Places:
+        """Where its replicas are now."""
+        ...
+
+
+class TurnSlots(Protocol):
+    """Slots on the devices of engines."""
+
+    async def evaluate(self, job: EvaluationJob, places: Places) -> Verdict:
+        """On one of those places. Raises RunError when none of them can take a job."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStats:
+    """What sharing has cost so far."""
+
+    turns: int = 0
+    candidates: int = 0
+    """Measured in these turns."""
+    waiting: int = 0
+    asleep_s: float = 0.0
+    """Without models: from the order to sleep until they answer again."""
+    to_sleep_s: float = 0.0
+    to_wake_s: float = 0.0
+    problem: str | None = None
+    """One line while the pool does not sleep or wake."""
+
+    @property
+    def swap_s(self) -> float:
+        """Seconds that one turn costs beside its measurements."""
+        return (self.to_sleep_s + self.to_wake_s) / self.turns if self.turns else 0.0
+
+    @property
+    def candidates_per_turn(self) -> float:
+        return self.candidates / self.turns if self.turns else 0.0
+
+
+@dataclass
+class _Waiting:
+    job: EvaluationJob
+    since: float
+    verdict: asyncio.Future[Verdict] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class GpuTurns:
+    """Collects GPU jobs of all islands and measures them in turns, for the driver's event loop."""
+
+    def __init__(self, pool: SleepingPool, slots: TurnSlots, batch: int, wait_s: float) -> None:
+        """A turn begins when `batch` jobs wait, the first of them has waited `wait_s`, or the engines are idle."""
+        self._pool = pool
+        self._slots = slots
+        self._batch = batch
+        self._wait_s = wait_s
+        self._queue: deque[_Waiting] = deque()
+        self._known: dict[tuple[str, str, str, int], _Waiting] = {}
+        self._arrived = asyncio.Event()
+        self._server = WireServer(self, ["evaluate"])
+        self._loop: asyncio.Task[None] | None = None
+        self._asleep = False
+        self._stats = TurnStats()
+
+    async def start(self, host: str) -> Address:
+        """Where islands send their jobs."""
+        self._loop = asyncio.create_task(self._go_round())
+        return await self._server.start(host)
+
+    async def evaluate(self, job: EvaluationJob) -> Verdict:
+        """As `adrs_ray.evaluator.Evaluator`. A job that is under way already, for an island that was replaced
+        meanwhile, is not measured twice. Raises RunError when the pool or the slots refuse for good."""
+        key = (job.candidate, job.stage, job.split, job.repeat)
+        waiting = self._known.get(key)
+        if waiting is None:
+            waiting = self._known[key] = _Waiting(job, time.monotonic())
+            waiting.verdict.add_done_callback(lambda _: self._known.pop(key, None))
+            self._queue.append(waiting)
+            self._arrived.set()
+        return await asyncio.shield(waiting.verdict)
+
+    def stats(self) -> TurnStats:
+        return replace(self._stats, waiting=len(self._known))
+
+    async def close(self) -> None:
+        """End; engines that sleep are woken, for a pool may outlive the run."""
+        await self._server.close()
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        for waiting in list(self._known.values()):
+            waiting.verdict.cancel()
+        if self._asleep:
+            await asyncio.gather(self._pool.wake(), return_exceptions=True)
+            self._asleep = False
+
+    async def _go_round(self) -> None:
+        while True:
+            await self._gathered()
+            begun = time.monotonic()
+            # From the first try on: whatever became of it, they are woken before anybody counts on them.
+            self._asleep = True
+            slept = await self._insist(self._pool.sleep, GIVE_UP_S)
+            self._add(to_sleep_s=time.monotonic() - begun)
+            if slept:
+                self._add(turns=1, candidates=await self._measure())
+            else:
+                self._refuse(RunError(f"the models do not sleep, so that no GPU is free: {self._stats.problem}"))
+            waking = time.monotonic()
+            await self._insist(self._pool.wake, None)
+            self._asleep = False
+            self._add(to_wake_s=time.monotonic() - waking, asleep_s=time.monotonic() - begun)
+
+    async def _gathered(self) -> None:
+        """Until a batch waits, the first has waited long enough, or the engines have nothing to do anyhow."""
+        busy_at = time.monotonic()
+        while len(self._queue) < self._batch:
+            now = time.monotonic()
+            if not self._queue or any(server.load for servers in self._servers() for server in servers):
+                busy_at = now
+            left = None
+            if self._queue:
+                left = min(self._queue[0].since + self._wait_s, busy_at + IDLE_S) - now
+                if left <= 0:
+                    return
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if left is None else min(left, LOOK_S)):
+                    await self._arrived.wait()
+
+    def _servers(self) -> Iterable[tuple[Server, ...]]:
+        return self._pool.view().servers.values()
+
+    async def _insist(self, act: Callable[[], Awaitable[object]], give_up_s: float | None) -> bool:
+        """Do it again until it is done; False when it never was for `give_up_s`."""
+        begun, pause = time.monotonic(), RETRY_S[0]
+        while True:
+            try:
+                await act()
+            except Exception as error:  # whatever the pool meets: the engines' state is unknown, and asked for again
+                line = " ".join(str(error).split())[:300] or type(error).__name__
+                self._stats = replace(self._stats, problem=line)
+            else:
+                self._stats = replace(self._stats, problem=None)
+                return True
+            if give_up_s is not None and time.monotonic() - begun >= give_up_s:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, RETRY_S[1])
+
+    async def _measure(self) -> int:
+        """All that waits and what arrives meanwhile, within bounds; how many jobs it was."""
+        places = list(self._pool.gpus())
+        under_way: set[asyncio.Task[None]] = set()
+        begun = 0
+        try:
+            while True:
+                self._arrived.clear()
+                while self._queue and begun < TURN_BATCHES * self._batch:
+                    under_way.add(asyncio.create_task(self._one(self._queue.popleft(), places)))
+                    begun += 1
+                if not under_way:
+                    return begun
+                arrival = asyncio.create_task(self._arrived.wait())
+                await asyncio.wait([*under_way, arrival], return_when=asyncio.FIRST_COMPLETED)
+                arrival.cancel()
+                under_way = {task for task in under_way if not task.done()}
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _one(self, waiting: _Waiting, places: Places) -> None:
+        try:
+            verdict = await self._slots.evaluate(waiting.job, places)
+        except Exception as error:  # the boundary of this task: it is raised where evaluate() is awaited
+            if not waiting.verdict.done():
+                waiting.verdict.set_exception(error)
+        else:
+            if not waiting.verdict.done():
+                waiting.verdict.set_result(verdict)
+
+    def _refuse(self, error: RunError) -> None:
+        while self._queue:
+            self._queue.popleft().verdict.set_exception(error)
+
+    def _add(self, **more: float) -> None:
+        self._stats = replace(self._stats, **{name: getattr(self._stats, name) + value for name, value in more.items()})
