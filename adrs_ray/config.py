@@ -160,6 +160,8 @@ class RunConfig(Section):
         return self
 
     def _check_models(self) -> None:
+        if self.pool.preset is not None:
+            return  # it fills `models` in, and the whole is checked then
         if self.generator.kind == "mutate" and self.adaptation.shift_after is not None:
             raise ValueError("adaptation.shift_after asks a strong model: generator.kind mutate has none")
         if self.generator.kind == "openai" and not self.models and self.pool.preset is None:
@@ -195,14 +197,22 @@ class RunConfig(Section):
         if unknown := sorted(self.pool.models.keys() - self.models.keys()):
             raise ValueError(f"pool.models.{unknown[0]}: there is no such model among `models`")
         for name, model in self.models.items():
-            served = name in self.pool.models
-            if model.base_url is not None and served:
+            served = self.engine_of(name) is not None
+            if model.base_url is not None and name in self.pool.models:
                 raise ValueError(f"models.{name} has a base_url and is served by the pool: remove one")
             if model.base_url is None and not served and not self.pool.endpoints:
                 raise ValueError(
                     f"models.{name} has no server: give base_url, or pool.models.{name} to serve it on the cluster's "
                     "GPUs, or pool.endpoints"
                 )
+
+    def engine_of(self, name: str) -> str | None:
+        """The name among `pool.models` whose engines answer for a model: its own, or that of one which asks for the
+        same `model`; None when the pool does not start its servers."""
+        if name in self.pool.models or self.models[name].base_url is not None:
+            return name if name in self.pool.models else None
+        same = (other for other in self.pool.models if self.models[other].model == self.models[name].model)
+        return next(same, None)
 
     def for_island(self, number: int) -> RunConfig:
         """The config of one island: its overrides applied."""
@@ -254,7 +264,7 @@ def override(config: RunConfig, values: dict[str, Any], where: str = "command li
 
     Raises UsageError for a key that the config does not have, or a value that it does not take.
     """
-    data = config.model_dump()
+    data = config.model_dump(exclude_unset=True)
     for key, value in values.items():
         if value is None:
             continue

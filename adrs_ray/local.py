@@ -21,6 +21,8 @@ from adrs_ray.prompt.brief import brief_of
 from adrs_ray.runner import IslandLoop, IslandParts
 from adrs_ray.search import RunResult, Search, Seed, StopSwitch
 from adrs_ray.selector.arms import MAILBOX
+from adrs_ray.storage.journal import Journal
+from adrs_ray.storage.mirror import mirror_best, open_mirrored
 from adrs_ray.storage.runfolder import RunFolder
 from adrs_ray.storage.sqlite import SqliteJournal
 from adrs_ray.task import Task
@@ -175,9 +177,11 @@ async def _run(
     routers: Mapping[str, Router],
 ) -> RunResult:
     brief = brief_of(task, config)
-    journal = await asyncio.to_thread(SqliteJournal.open, folder.journal, fence=fence)
+    file = await asyncio.to_thread(SqliteJournal.open, folder.journal, fence=fence)
+    journal: Journal = file
     try:
         folder = folder.rewrite(config, local=True)
+        journal = await open_mirrored(file, config.mirror, folder.run_yaml)
         ledger = await Ledger.open(journal, config)
         await ledger.start_epoch()
         models = make_models(config, routers=routers, answered=answered_models(await ledger.status()))
@@ -186,7 +190,9 @@ async def _run(
                 parts = IslandParts(config, brief, models, evaluator, ledger, turnstile(evaluator, config))
                 host = LocalHost(parts, routers.values())
                 search = Search(task, parts, folder, ledger, host, on_status, stop)
-                return await search.run(seeds, baselines)
+                result = await search.run(seeds, baselines)
+                await mirror_best(config.mirror, folder)
+                return result
         finally:
             await close_models(models)
     finally:

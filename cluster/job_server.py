@@ -256,7 +256,7 @@ def source_of(run: str, jobs: Sequence[JobView]) -> Mapping[str, Any]:
     ):
         for job in going_on:
             if fits(job):
-                return {key: job.runtime_env[key] for key in ("working_dir",) if key in job.runtime_env}
+                return {key: job.runtime_env[key] for key in ("working_dir", "py_modules") if key in job.runtime_env}
     return {}
 
 

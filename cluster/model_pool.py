@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
-
-import ray
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from adrs_ray.config import RunConfig
 from adrs_ray.errors import RunError
@@ -20,22 +18,13 @@ from adrs_ray.generator.engine_metrics import read_metrics
 from adrs_ray.generator.routing import PoolView, Server
 from cluster.engine import engine_specs
 from cluster.fit import NodeRoom, fit
+from cluster.nodes import nodes_of_cluster
 from cluster.replica_keeper import ReplicaKeeper, ReplicaState, ReplicaStatus
 
 METRICS_EVERY_S = 2.0
 DRAIN_TICK_S = 0.25
 
 Progress = Callable[[str], None]
-
-
-def rooms() -> list[NodeRoom]:
-    """What the nodes of the cluster that was joined have."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [
-        NodeRoom(node["NodeID"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-        for node in nodes
-        if node["Alive"]
-    ]
 
 
 def holds_every_gpu(nodes: Iterable[NodeRoom], config: RunConfig) -> bool:
@@ -55,6 +44,12 @@ def progress_line(statuses: Iterable[ReplicaStatus]) -> str:
         up.setdefault(status.model, []).append(status.state in (ReplicaState.UP, ReplicaState.ASLEEP))
     parts = [f"{sum(each)} of {len(each)} {model}" for model, each in up.items()]
     return ", ".join([f"{parts[0]} up", *parts[1:]]) if parts else ""
+
+
+def by_name(config: RunConfig, by_engine: Mapping[str, tuple[Server, ...]]) -> dict[str, tuple[Server, ...]]:
+    """The servers of each of `models` that engines serve: two names may ask for one model, one engine answers both."""
+    engines = {name: config.engine_of(name) for name in config.models}
+    return {name: by_engine.get(engine, ()) for name, engine in engines.items() if engine is not None}
 
 
 class ModelPool:
@@ -91,7 +86,7 @@ class ModelPool:
         them, RunError when the first starts of all replicas of a model have failed.
         """
         self._on_progress = on_progress
-        holds_all = holds_every_gpu(rooms(), self._config)
+        holds_all = holds_every_gpu(nodes_of_cluster(), self._config)
         may_sleep = holds_all and self._config.pool.one_gpu == "auto" if self._may_sleep is None else self._may_sleep
         specs = engine_specs(self._config, self._name, self._key, may_sleep)
         self._keepers = [ReplicaKeeper(spec, self._awake, self._refresh) for spec in specs]
@@ -109,7 +104,7 @@ class ModelPool:
             raise
 
     def view(self) -> PoolView:
-        """What answers now; nothing while the pool is asleep."""
+        """What answers now; while the pool is asleep, or waits for that, nothing of it accepts requests."""
         return self._view
 
     async def changed(self, after: PoolView) -> PoolView:
@@ -193,12 +188,14 @@ class ModelPool:
         return [keeper for keeper in self._keepers if keeper.state is state]
 
     def _compose(self) -> PoolView:
-        servers: dict[str, tuple[Server, ...]] = {}
+        """Engines that sleep, or are about to, are told all the same: what they run is waited for, not asked again."""
+        accept, there = self._awake.is_set(), (ReplicaState.UP, ReplicaState.ASLEEP)
+        by_engine: dict[str, tuple[Server, ...]] = {}
         for model in self._config.pool.models:
-            ready = [k for k in self._keepers if k.spec.model == model and k.state is ReplicaState.UP and k.server]
-            found = sorted(ready, key=lambda keeper: keeper.spec.number)
-            servers[model] = tuple(k.server for k in found if k.server) if self._awake.is_set() else ()
-        return PoolView(servers, key=self._key)
+            mine = sorted((k for k in self._keepers if k.spec.model == model), key=lambda k: k.spec.number)
+            answering = [keeper.server for keeper in mine if keeper.server is not None and keeper.state in there]
+            by_engine[model] = tuple(replace(server, accepts=accept) for server in answering)
+        return PoolView(by_name(self._config, by_engine), key=self._key)
 
     def _refresh(self) -> None:
         """After any change: the view, a line of progress, a line for each loss."""
@@ -244,7 +241,7 @@ class ModelPool:
             return 0.0
         metrics = await read_metrics(server.base_url, self._key)
         if metrics is None:
-            return 0.0
+            return server.load
         if keeper.server is not None and keeper.server.id == server.id:
             keeper.told(metrics, time.monotonic())
         return metrics.load or 0.0

@@ -20,7 +20,7 @@ from adrs_ray.config import RunConfig, parse_config
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.generator.routing import PoolView
 from cluster.calls import answer
-from cluster.model_pool import ModelPool, Progress
+from cluster.model_pool import ModelPool, Progress, by_name
 from cluster.replica_keeper import ReplicaStatus
 
 NAMESPACE = "adrs-pools"
@@ -348,7 +348,8 @@ class SharedPool:
                     await self._join()
                     continue
                 self._snapshot = snapshot
-                self._publish(snapshot.view)
+                # The actor knows the names of the run that started it; this one may have others for the same models.
+                self._publish(replace(snapshot.view, servers=by_name(self._config, snapshot.view.servers)))
                 for line in snapshot.lines:
                     self._on_progress(line)
         finally:

@@ -71,7 +71,6 @@ class StubModel:
 
     def __init__(self, latency: Latency) -> None:
         self._latency = latency
-        self._asked = 0
         self._waiting = 0
         self._waited_s = 0.0
         self._at = time.time()
@@ -85,10 +84,10 @@ class StubModel:
         if delay:
             await asyncio.sleep(delay)
         ended = self._change(-1)
-        self._asked += 1
         _, island, decision = request.rng_key[:3]
         source = _SEED.replace("x + 1", f"x + 1{decision}{island}{len(request.rng_key)}")
-        return Completion(source, self.name, f"{ended - begun:.6f} {self._waited_s:.6f} {ended:.6f}")
+        told = f"{ended - begun:.6f} {self._waited_s:.6f} {ended:.6f}"
+        return Completion(source, self.name, "literal", detail=told)
 
     async def close(self) -> None: ...
 

@@ -40,8 +40,8 @@ class Manner:
     """Told to standard error at the start."""
     crash: bool = False
     """End with exit status 3 at the start."""
-    crash_without: str = ""
-    """Crash at the start while this file is not there."""
+    crash_once: str = ""
+    """A file: while it is not there, make it and crash."""
     bind_lost: str = ""
     """A file: while it is not there, make it and say that the port is in use."""
     die_after: int | None = None
@@ -152,12 +152,22 @@ def _json(value: dict[str, Any]) -> Reply:
 def _misbehave(manner: Manner) -> None:
     """What goes wrong at the start."""
     print(manner.says, file=sys.stderr, flush=True)
-    if manner.bind_lost and not Path(manner.bind_lost).exists():
-        Path(manner.bind_lost).touch()
+    if _once(manner.bind_lost):
         sys.exit("OSError: [Errno 98] Address already in use")
-    if manner.crash or (manner.crash_without and not Path(manner.crash_without).exists()):
+    if manner.crash or _once(manner.crash_once):
         print("ValueError: this model cannot be", file=sys.stderr, flush=True)
         sys.exit(3)
+
+
+def _once(path: str) -> bool:
+    """Whether the file was not there; it is now."""
+    if not path:
+        return False
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 def main(argv: Sequence[str]) -> None:

@@ -27,7 +27,8 @@ def test_the_tables_of_knobs_are_those_of_the_config():
 def test_every_operator_archive_rule_intervention_and_command_is_named():
     words = set(re.findall(r"`(?:--)?([a-z_]+)", DOCUMENT))
     assert words >= set(OPERATORS) | set(ARCHIVES) | set(PARENT_RULES) | set(ESCALATION)
-    options = {name.replace("go_on", "continue") for name in steer.__annotations__} - {"run", "return", "island"}
+    others = {"run", "return", "island", "context", "address"}
+    options = {name.replace("go_on", "continue") for name in steer.__annotations__} - others
     assert words >= options
 
 

@@ -19,6 +19,23 @@ if TYPE_CHECKING:
 STOPPED_BY_SIGNAL = "stopped by a signal"
 
 
+def resolved(config: RunConfig, file: Path | None) -> RunConfig:
+    """The config as run.yaml shall have it: the preset's models written out, with the commits that the lock beside the
+    config's file has of them; paths that hold from anywhere.
+
+    Raises UsageError for a preset that is not known, and a mirror that cannot be used.
+    """
+    from adrs_ray.storage.mirror import absolute_url
+    from cluster.model_lock import read_lock
+    from cluster.presets import expand
+
+    config = expand(config, None if file is None else read_lock(file.parent))
+    if config.mirror.url is None:
+        return config
+    mirror = config.mirror.model_copy(update={"url": absolute_url(config.mirror.url)})
+    return config.model_copy(update={"mirror": mirror})
+
+
 def task_reference(task: str) -> str:
     """What run.yaml says of the task: a built-in name, or the absolute path of a folder."""
     from adrs_ray.task import builtin_tasks

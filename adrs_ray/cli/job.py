@@ -51,17 +51,17 @@ def job(
     The run is found on this disk or in its mirror, so that a retry on another machine continues it. SIGTERM drains for
     `cluster.drain_s` seconds, then stops; every GPU is free afterwards.
     """
+    from adrs_ray.cli.execution import resolved
     from adrs_ray.config import RunConfig, override, read_config
     from adrs_ray.storage.runfolder import RUN_YAML, RunFolder
     from cluster.job import bring_here, continued, parse_settings, place_of, run_name
-    from cluster.presets import expand
 
     explicit = parse_settings(settings or [])
-    given = expand(override(RunConfig() if config is None else read_config(config), explicit))
+    given = override(RunConfig() if config is None else read_config(config), explicit)
     given = override(given, {"cluster.address": address or given.cluster.address or _this_cluster()})
     run = run_name(task, config, name)
     place = place_of(run, out, given)
-    given = override(given, {"mirror.url": place.mirror})
+    given = resolved(override(given, {"mirror.url": place.mirror}), config)
     if detach:
         _detach(given, run, sys.argv[1:])
         return
@@ -70,8 +70,8 @@ def job(
         _start(task, given, run, place, notes, warm_start or [], baselines, as_json)
         return
     folder = RunFolder.open(place.path)
-    resolved, note = continued(folder.config, given, explicit, run)
-    _resume(task, resolved, folder, [*notes, *([note] if note else [])], baselines, as_json)
+    chosen, note = continued(folder.config, given, explicit, run)
+    _resume(task, chosen, folder, [*notes, *([note] if note else [])], baselines, as_json)
 
 
 def _start(

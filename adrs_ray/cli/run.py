@@ -59,13 +59,13 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Search for a better program. Interrupted or killed, it goes on with `adrs resume`."""
-    from adrs_ray.cli.execution import execute, model_notes, planted_seeds, split_notes, task_reference, told
+    from adrs_ray.cli.execution import execute, model_notes, planted_seeds, resolved, split_notes, task_reference, told
     from adrs_ray.config import RunConfig, override, read_config
     from adrs_ray.storage.runfolder import RunFolder
     from adrs_ray.task import load_task
 
     loaded = load_task(task)
-    resolved = override(
+    chosen = override(
         RunConfig() if config is None else read_config(config),
         {
             "islands.count": islands,
@@ -81,15 +81,16 @@ def run(
             "isomorphic": isomorphic,
         },
     )
-    _refuse_both(local, resolved)
-    loaded = told(loaded, resolved)
+    chosen = resolved(chosen, config)
+    _refuse_mixture(local, chosen)
+    loaded = told(loaded, chosen)
     warm_starts = [str(Path(name).expanduser().absolute()) for name in warm_start or []]
-    seeds = planted_seeds(loaded, warm_starts, resolved)
+    seeds = planted_seeds(loaded, warm_starts, chosen)
     # What is wrong with the task is said before a folder is made.
-    notes = [*split_notes(loaded), *model_notes(resolved)]
+    notes = [*split_notes(loaded), *model_notes(chosen)]
     path = out or _default_folder(loaded.name)
-    folder = RunFolder.create(path, resolved, task_reference(task), local, warm_start=warm_starts)
-    execute(loaded, resolved, folder, seeds, notes, local, baselines, as_json, fence=False)
+    folder = RunFolder.create(path, chosen, task_reference(task), local, warm_start=warm_starts)
+    execute(loaded, chosen, folder, seeds, notes, local, baselines, as_json, fence=False)
 
 
 def resume(
@@ -125,15 +126,15 @@ def resume(
         "budget.patience": patience,
         "cluster.address": address,
     }
-    resolved = override(folder.config, changes)
+    chosen = override(folder.config, changes)
     here = folder.local if local is None else local
     if local and address is None:
         # Asked for by name, one process wins over the cluster that the run was on before.
-        resolved = resolved.model_copy(update={"cluster": ClusterConfig()})
-    _refuse_both(here, resolved)
-    task = told(load_task(folder.task), resolved)
-    seeds = [] if is_planted(folder) else planted_seeds(task, folder.reference.warm_start, resolved)
-    execute(task, resolved, folder, seeds, split_notes(task), here, baselines, as_json, fence=fence)
+        chosen = chosen.model_copy(update={"cluster": ClusterConfig()})
+    _refuse_mixture(here, chosen)
+    task = told(load_task(folder.task), chosen)
+    seeds = [] if is_planted(folder) else planted_seeds(task, folder.reference.warm_start, chosen)
+    execute(task, chosen, folder, seeds, split_notes(task), here, baselines, as_json, fence=fence)
 
 
 def stop(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
@@ -148,11 +149,15 @@ def stop(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     typer.echo(f"asked {folder.path} to stop; go on later with: adrs resume {shlex.quote(str(folder.path))}")
 
 
-def _refuse_both(local: bool, config: RunConfig) -> None:
+def _refuse_mixture(local: bool, config: RunConfig) -> None:
     from adrs_ray.errors import UsageError
+    from adrs_ray.local import check_local
 
-    if local and config.cluster.address is not None:
+    if not local:
+        return
+    if config.cluster.address is not None:
         raise UsageError(f"--local and a Ray address ({config.cluster.address}) exclude each other: give one")
+    check_local(config)
 
 
 def _default_folder(task: str) -> Path:

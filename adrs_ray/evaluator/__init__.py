@@ -1,11 +1,13 @@
 """Evaluator: runs a candidate in a jail, judges its raw output outside of it.
 
-`Evaluator` is the seam; implementations are `adrs_ray.evaluator.local.LocalEvaluator` (fork servers of this machine)
-and `cluster.evaluator.RayEvaluator`. One contract suite runs against each. `docs/jail.md` describes the jail.
+`Evaluator` is the seam; implementations are `adrs_ray.evaluator.local.LocalEvaluator` (fork servers of this machine),
+`adrs_ray.evaluator.staged.StagedEvaluator` (one evaluator per stage) and `cluster.evaluator.RayEvaluator`. One contract
+suite runs against each. `docs/jail.md` describes the jail.
 
 Three processes, and the modules of each:
 
     worker (trusted)        local               slots of this machine: one thread and one fork server each
+                            staged, gpus        slots by stage; which GPUs there are, and whose turn it is
                             confinement         decides once how this machine jails
                             slot                starts, watches and ends a fork server
                             candidate_process   one child: requests, replies, limits, how it ended

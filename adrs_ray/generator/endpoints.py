@@ -78,7 +78,7 @@ class _Endpoint:
 def pooled_models(config: RunConfig) -> tuple[str, ...]:
     """Names of the models that endpoints serve: without an address of their own and without engines."""
     return tuple(
-        name for name, model in config.models.items() if model.base_url is None and name not in config.pool.models
+        name for name, model in config.models.items() if model.base_url is None and config.engine_of(name) is None
     )
 
 

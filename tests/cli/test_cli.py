@@ -39,7 +39,7 @@ def test_help_is_quick_to_import_nothing_heavy():
         "from adrs_ray.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'ray', 'torch', 'numba', 'openai', 'sqlalchemy', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "heavy = {'ray', 'torch', 'numba', 'httpx2', 'sqlalchemy', 'numpy', 'pydantic'} & set(sys.modules)\n"
         "print('heavy:', sorted(heavy), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)

@@ -20,6 +20,7 @@ from adrs_ray.errors import RunError
 from adrs_ray.storage.journal import EventKind
 from cluster.job_server import JobServer
 from cluster.metrics import METRICS
+from cluster.submit import STOP_WAIT
 from tests.cli.command import adrs, environment
 from tests.runs import check_exact, events_of, start, terminal
 
@@ -154,9 +155,11 @@ def test_a_run_is_submitted_reached_by_both_addresses_stopped_and_continued(head
     wait_until(lambda: terminal(run) >= 3 or job_of(head, job).ended, 180, lambda: job_logs(head))
     assert terminal(run) >= 3, job_logs(head)
 
-    # By Ray's address, from a node of the cluster.
+    # A job on the head watches by Ray's address; its lines come through the dashboard.
     watch_log = head.out / "watch"
-    watching = start_with(head, "watch", NAME, "--address", head.gcs, log=watch_log)
+    watching = start_with(head, "watch", NAME, "--address", head.dashboard, log=watch_log)
+
+    # By Ray's address, from a node of the cluster.
     near = head.adrs("status", NAME, "--address", head.gcs, "--json")
     assert near.returncode == 0, near.stderr
     assert json.loads(near.stdout)["state"] == "running"
@@ -217,6 +220,18 @@ def start_with(head, *arguments, log):
         # `environment` would say otherwise.
         patch.setattr("tests.runs.environment", lambda: environment(head.env))
         return start(*arguments, log=log)
+
+
+def test_a_job_that_is_told_to_stop_has_the_time_that_it_was_given(head):
+    """Ray grants 3 s, unless the job's own environment says more: what `adrs submit` relies on."""
+    code = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(6), print('drained'), sys.exit(0)))"
+    entrypoint = f'exec python -c "{code}; print(chr(42), flush=True); time.sleep(300)"'
+    server = server_of(head)
+    server.submit(entrypoint, "drains", {"env_vars": {STOP_WAIT: "30"}}, {})
+    wait_until(lambda: "*" in server.logs("drains").splitlines(), 60, lambda: server.logs("drains"))
+    server.stop("drains")
+    assert server.wait("drains", 60).status == "STOPPED"
+    assert "drained" in server.logs("drains").splitlines()
 
 
 def test_the_exit_code_of_a_job_that_fails_comes_back(head, config):

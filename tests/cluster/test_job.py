@@ -89,7 +89,7 @@ def test_settings_are_dotted_keys_with_values_in_yaml():
             parse_settings([bad])
     with pytest.raises(UsageError, match=r"unknown key .budget\.nothing."):
         override(RunConfig(), parse_settings(["budget.nothing=1"]))
-    with pytest.raises(UsageError, match=r"seed holds a value"):
+    with pytest.raises(UsageError, match="seed: Input should be a valid integer"):
         override(RunConfig(), parse_settings(["seed.deeper=1"]))
 
 

@@ -1,0 +1,147 @@
+"""One slot without Ray: what it does about its device, and about the devices it is shown."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from adrs_ray.candidate import Evaluation, Failure, FailureKind
+from adrs_ray.config import EvaluatorConfig
+from adrs_ray.errors import UsageError
+from adrs_ray.evaluator import EvaluationJob
+from cluster import slot
+from cluster.devices import GOOD_CHECKS
+from cluster.node_cache import TaskParcel
+from cluster.slot import EvaluatorActor, own_devices
+from tests.staged_task import CHEAP, DEAR, JUDGE, program, write_staged_task
+
+WELL = "0, GPU-a, 10, 81559, 41, 0, 0x0"
+SLOW = "0, GPU-a, 10, 81559, 41, 0, 0x40"
+BREAKS = JUDGE.replace('answer = raw["answer"]', 'answer = raw["answer"]\n        assert answer != 7')
+
+
+@pytest.fixture
+def device(tmp_path, monkeypatch):
+    """Say what nvidia-smi prints from now on."""
+    monkeypatch.setattr(slot, "CHECK_EVERY_S", 0.01)
+    monkeypatch.setattr(slot, "RECHECK_S", 0.01)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    said = tmp_path / "said"
+    said.write_text(WELL)
+    (tmp_path / "bin").mkdir()
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\ncat {said}\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{smi.parent}:/usr/bin:/bin")
+    return said.write_text
+
+
+def gpu_slot(folder, judge: str = JUDGE) -> EvaluatorActor:
+    task = write_staged_task(folder, judge=judge)
+    config = EvaluatorConfig(slots=1, retries=0)
+    return EvaluatorActor(TaskParcel(str(task.folder)), config, False, (DEAR,), 1.0, "0")
+
+
+async def judged(actor: EvaluatorActor, value: float) -> Evaluation | Failure | None:
+    """Stand in line as a client does; None when the slot wants the job to go elsewhere."""
+    await actor.stand_in_line("me")
+    return (await actor.evaluate("me", EvaluationJob("c", program(value), stage=DEAR))).verdict
+
+
+def test_a_device_that_misbehaves_puts_its_slot_out_until_it_is_well(tmp_path, device):
+    async def main() -> None:
+        actor = gpu_slot(tmp_path / "task")
+        begun = asyncio.create_task(actor.evaluate("me", EvaluationJob("c", program(2), stage=DEAR)))
+        await begun  # starts the evaluator; the device is looked at first
+        first = await judged(actor, 2)
+        assert isinstance(first, Evaluation)
+        assert first.artifacts["devices"].startswith("0|0|")
+        device(SLOW)
+        while await actor.refusal() is None:
+            await asyncio.wait([asyncio.create_task(judged(actor, 2))], timeout=0.2)
+        assert (await actor.status()).refuses == "quarantined: GPU 0 is slowed down: hardware thermal slowdown"
+        assert (await actor.evaluate("me", EvaluationJob("c", program(2), stage=DEAR))).verdict is None
+        device(WELL)
+        again = await judged(actor, 3)
+        assert isinstance(again, Evaluation)
+        assert await actor.refusal() is None
+        status = await actor.status()
+        assert status.devices == "0"
+        assert status.verdicts >= 2
+        assert 0 < status.busy_share <= 1
+        await actor.close()
+
+    # status() asks Ray for the node.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slot.ray, "get_runtime_context", lambda: type("Here", (), {"get_node_id": lambda self: "n"})())
+        asyncio.run(asyncio.wait_for(main(), 120))
+    assert GOOD_CHECKS > 1
+
+
+def test_a_failure_of_ours_on_a_device_in_trouble_is_not_the_candidates(tmp_path, device):
+    async def main() -> None:
+        actor = gpu_slot(tmp_path / "task", BREAKS)
+        await actor.evaluate("me", EvaluationJob("c", program(2), stage=DEAR))
+        broken = await judged(actor, 7)
+        assert isinstance(broken, Failure)
+        assert broken.kind is FailureKind.INFRASTRUCTURE
+        await actor.stand_in_line("me")
+        device(SLOW)
+        answer = await actor.evaluate("me", EvaluationJob("c", program(7), stage=DEAR))
+        assert answer.verdict is None
+        assert not answer.free
+        await actor.close()
+
+    asyncio.run(asyncio.wait_for(main(), 120))
+
+
+def test_a_slot_on_cpus_shows_its_candidates_no_device_and_checks_none(tmp_path, device):
+    device(SLOW)
+
+    async def main() -> None:
+        task = write_staged_task(tmp_path / "task")
+        actor = EvaluatorActor(TaskParcel(str(task.folder)), EvaluatorConfig(slots=1), False, (CHEAP,))
+        answer = await actor.evaluate("me", EvaluationJob("c", program(2), stage=CHEAP))
+        assert isinstance(answer.verdict, Evaluation)
+        assert answer.free
+        assert answer.verdict.artifacts["devices"].startswith("||")
+        assert await actor.refusal() is None
+        await actor.close()
+        await actor.close()
+
+    asyncio.run(asyncio.wait_for(main(), 120))
+
+
+def test_what_was_wrong_with_a_node_may_be_mended(tmp_path):
+    async def main() -> None:
+        actor = EvaluatorActor(TaskParcel(str(tmp_path / "task")), EvaluatorConfig(slots=1), False, (CHEAP,))
+        with pytest.raises(UsageError, match="no task"):
+            await actor.evaluate("me", EvaluationJob("c", program(2), stage=CHEAP))
+        write_staged_task(tmp_path / "task")
+        assert (await actor.evaluate("me", EvaluationJob("c", program(2), stage=CHEAP))).verdict is not None
+        await actor.close()
+
+    asyncio.run(asyncio.wait_for(main(), 120))
+
+
+@pytest.mark.parametrize(
+    ("given", "visible", "part"),
+    [
+        ([], "0", "given none"),
+        ([0], None, "NOSET"),
+        ([0], "0,1", "NOSET"),
+        ([0], "1", "NOSET"),
+        ([0, 1], "1,0", "NOSET"),
+        (["GPU-a"], "", "NOSET"),
+    ],
+)
+def test_a_slot_that_sees_other_devices_than_its_own_refuses(given, visible, part):
+    with pytest.raises(UsageError, match=part) as caught:
+        own_devices(given, visible)
+    assert "\n" not in str(caught.value)
+
+
+def test_its_own_devices_are_named_as_cuda_does():
+    assert own_devices([2, 3], "2,3") == "2,3"
+    assert own_devices(["GPU-a"], "GPU-a") == "GPU-a"
