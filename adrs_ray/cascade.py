@@ -3,9 +3,10 @@
 What is asked of a cheap score x is P(dear >= median of the dear scores measured | x). It is estimated directly, by
 isotonic regression of "reached the median" on the cheap score: nothing is assumed about scales, shape or noise, only
 that a higher cheap score does not make a high dear one less likely, and scores enter the chance by their order alone.
-A robust line with its residuals holds back and loses as much in simulated searches (`tests/benchmarks/gate.py`), but
-needs scales that agree with it and is monotone only while its slope is. Candidates are held back by their cheap scores only, so what was measured may be fitted as it is: choosing
-by x does not bias what is known given x. `docs/search.md` has what was measured of it.
+A robust line with its residuals holds back and loses as much in simulated searches at the default chance, and loses
+less where stages do not agree and the chance is 0.3 (`tests/benchmarks/gate.py`); but it assumes one form and one
+spread for all scores. Candidates are held back by their cheap scores only, so what was measured may be fitted as it
+is: choosing by x does not bias what is known given x. `docs/search.md` has the figures.
 """
 
 from __future__ import annotations

@@ -19,7 +19,9 @@ from adrs_ray.budget import Purse, Spending
 from adrs_ray.candidate import Evaluation, Usage, Verdict
 from adrs_ray.commands import rebudgeted
 from adrs_ray.config import RunConfig
+from adrs_ray.fidelity import Growth
 from adrs_ray.island import SEED_ISLAND
+from adrs_ray.stage_pairs import champion_growth
 from adrs_ray.storage.events import measurement_of
 from adrs_ray.storage.journal import SETTLED, Event, EventKind, Journal
 from adrs_ray.storage.views import RunView
@@ -103,6 +105,8 @@ class RunPast:
     """The last `BESTS` successive bests on train, latest last."""
     requests: tuple[RequestResult, ...]
     """The last `REQUESTS` decisions of models, latest last."""
+    growth: tuple[str, Growth] | None = None
+    """Of the best candidate of a staged task: does what its cheap stage promises too much grow along its ancestors?"""
 
 
 class Ledger:
@@ -246,7 +250,7 @@ class Ledger:
             validation = verdict.score if isinstance(verdict, Evaluation) else None
             best = step.best
             bests.append(Best(best.candidate, best.score, best.metrics, validation, verdict is not None))
-        return RunPast(tuple(bests), tuple(self._results))
+        return RunPast(tuple(bests), tuple(self._results), champion_growth(self._view))
 
     async def close(self) -> None:
         await self._journal.close()

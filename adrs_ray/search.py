@@ -223,7 +223,7 @@ class Search:
             return
         self._examined = now
         past = await self._ledger.past()
-        events = self._checkup.look(past, status, self._config.budget, now - self._started)
+        events = self._checkup.look(past, status, self._config.budget, now - self._started, past.growth)
         if events:
             await self._ledger.append(events, self._ledger.epoch)
 

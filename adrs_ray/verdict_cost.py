@@ -33,7 +33,8 @@ class VerdictCost:
 def verdict_cost(task: Task, split: Split, source: str | None = None, repeats: int = 3) -> VerdictCost:
     """Mean cost of a verdict on `source` (default: the seed) with one slot; nothing else may use this process.
 
-    Of a task with stages, in the last one. Raises UsageError when the task cannot be judged here and RunError when the program fails.
+    Of a task with stages, in the last one. Raises UsageError when the task cannot be judged here and RunError when the
+    program fails.
     """
     return asyncio.run(_measure(task, split, task.seed_source if source is None else source, repeats))
 

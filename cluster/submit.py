@@ -10,7 +10,7 @@ import math
 import re
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,11 +124,6 @@ def outcome(job: JobView) -> tuple[int, str]:
 
 def size_line(submission: Submission) -> str:
     return f"working directory: {len(submission.files)} files, {megabytes(submission.size_bytes)}"
-
-
-def follow(server: JobServer, job_id: str, write: Callable[[str], None]) -> JobView:
-    """The job's output while it comes; the job once it has ended."""
-    return server.follow(job_id, write)
 
 
 def _check_task(task: Task, config: RunConfig) -> None:

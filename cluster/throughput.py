@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,7 +23,7 @@ from cluster.process_cost import DRIVER, REST, Process, by_kind, pss_mb, tree
 from cluster.throughput_run import KINDS, Latency, Load, read_detail, run_load
 
 SAMPLE_S = 0.5
-MEMORY_SAMPLE_S = 4.0
+MEMORY_SAMPLE_S = 3.0
 """Looking at memory takes some milliseconds of a process's own time."""
 WARM_UP = 0.2
 """Share of the candidates after which a run is at work: what is counted begins there."""
@@ -80,10 +80,10 @@ def chosen_rows(names: Sequence[str]) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Seconds since 1970, CPU seconds so far by kind."""
+    """Seconds since 1970; CPU seconds so far by pid."""
 
     at: float
-    cpu_s: dict[str, float]
+    cpu_s: dict[int, float]
 
 
 @dataclass(slots=True)
@@ -92,8 +92,36 @@ class Watched:
 
     begun: float
     samples: list[Sample] = field(default_factory=list)
+    kinds: dict[int, str] = field(default_factory=dict)
+    """By pid. A worker gets its name after its start, and loses it at its end: what it was called last counts."""
     peak_mb: dict[str, float] = field(default_factory=dict)
     """By kind: the largest process at its largest; of `REST` all together."""
+
+    def look(self, found: Mapping[str, Sequence[Process]]) -> None:
+        """Note the CPU time of what `process_cost.by_kind` found. That of a process that has ended is its parent's."""
+        self.samples.append(Sample(time.time(), {p.pid: p.cpu_s for members in found.values() for p in members}))
+        for kind, members in found.items():
+            for process in members:
+                if kind != REST or process.pid not in self.kinds:
+                    self.kinds[process.pid] = kind
+
+    def weigh(self, found: Mapping[str, Sequence[Process]]) -> None:
+        """Note the memory of the same."""
+        for kind, members in found.items():
+            sizes = [pss_mb(process.pid) for process in members]
+            now = sum(sizes) if kind == REST else max(sizes, default=0.0)
+            self.peak_mb[kind] = max(now, self.peak_mb.get(kind, 0.0))
+
+    def cpu_ms(self, begin: float, end: float, candidates: int) -> dict[str, float]:
+        """CPU milliseconds per candidate by kind between two times, linear between samples."""
+        times = [sample.at for sample in self.samples]
+
+        def spent(kind: str) -> float:
+            so_far = [sum(s for pid, s in each.cpu_s.items() if self.kinds[pid] == kind) for each in self.samples]
+            low, high = np.interp([begin, end], times, so_far)
+            return float(high - low)
+
+        return {kind: 1000 * spent(kind) / candidates for kind in PARTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +168,13 @@ def _watch(load: Load, run: Path) -> Watched:
     driver.start()
     theirs.close()
     assert driver.pid is not None
-    processes: dict[int, tuple[str, float]] = {}
     memory_at = 0.0
     try:
         while driver.is_alive():
             found = by_kind(tree(driver.pid), driver.pid, KINDS)
-            watched.samples.append(_sample(processes, found))
+            watched.look(found)
             if time.monotonic() - memory_at > MEMORY_SAMPLE_S:
-                _memory(watched.peak_mb, found)
+                watched.weigh(found)
                 memory_at = time.monotonic()
             driver.join(SAMPLE_S)
     finally:
@@ -169,26 +196,6 @@ def _drive(load: Load, run: Path, tell: Connection) -> None:
         tell.send(None)
 
 
-def _sample(processes: dict[int, tuple[str, float]], found: dict[str, list[Process]]) -> Sample:
-    """CPU by kind, of those that have ended, too. A worker gets its name after its start: the last kind counts."""
-    for kind, members in found.items():
-        for process in members:
-            before, _ = processes.get(process.pid, (REST, 0.0))
-            # What is ending is no longer called what it was.
-            processes[process.pid] = (before if kind == REST else kind, process.cpu_s)
-    cpu_s = dict.fromkeys(PARTS, 0.0)
-    for kind, seconds in processes.values():
-        cpu_s[kind] += seconds
-    return Sample(time.time(), cpu_s)
-
-
-def _memory(peak_mb: dict[str, float], found: dict[str, list[Process]]) -> None:
-    for kind, members in found.items():
-        sizes = [pss_mb(process.pid) for process in members]
-        now = sum(sizes) if kind == REST else max(sizes, default=0.0)
-        peak_mb[kind] = max(now, peak_mb.get(kind, 0.0))
-
-
 def summary(row: Row, events: Sequence[Event], watched: Watched) -> Measured:
     """One row's figures. `events`: GENERATED and those that end candidates, in order.
 
@@ -202,10 +209,10 @@ def summary(row: Row, events: Sequence[Event], watched: Watched) -> Measured:
     done = sum(begin < at <= end for at in ended)
     told = [read_detail(event.body["detail"]) for event in generated if begin < event.at <= end]
     latency_s = float(np.mean([each.latency_s for each in told]))
-    per_candidate = _cpu_ms(watched.samples, begin, end, done)
+    per_candidate = watched.cpu_ms(begin, end, done)
     tenth = len(ended) // 10
-    last = _cpu_ms(watched.samples, ended[-tenth - 1], end, tenth)
-    second = _cpu_ms(watched.samples, ended[tenth], ended[2 * tenth], tenth)
+    last = watched.cpu_ms(ended[-tenth - 1], end, tenth)
+    second = watched.cpu_ms(ended[tenth], ended[2 * tenth], tenth)
     return Measured(
         row=row,
         rate=done / (end - begin),
@@ -233,17 +240,6 @@ def _at_model(generated: Sequence[Event], begin: float, end: float) -> float:
     return total
 
 
-def _cpu_ms(samples: Sequence[Sample], begin: float, end: float, candidates: int) -> dict[str, float]:
-    """CPU milliseconds per candidate by kind between two times, linear between samples."""
-    at = [sample.at for sample in samples]
-
-    def spent(kind: str) -> float:
-        low, high = np.interp([begin, end], at, [sample.cpu_s[kind] for sample in samples])
-        return float(high - low)
-
-    return {kind: 1000 * spent(kind) / candidates for kind in PARTS}
-
-
 HEADER = (
     "| latency | in flight | jail | candidates | candidates/s | ideal | of it | CPU ms per candidate: islands "
     "| journal | driver | these three | evaluator | rest | peak MB: island | journal | driver | evaluator | rest "
@@ -251,7 +247,7 @@ HEADER = (
 )
 
 
-def table(rows: Iterator[Measured] | Sequence[Measured], write: Callable[[str], None]) -> None:
+def table(rows: Iterable[Measured], write: Callable[[str], None]) -> None:
     """The table in Markdown, a line as soon as it is measured."""
     write(HEADER)
     write("|" + "---|" * (HEADER.count("|") - 1))

@@ -46,8 +46,8 @@ class Manner:
     """A file: while it is not there, make it and say that the port is in use."""
     die_after: int | None = None
     """End in the middle of the answer to so many chats; the warm-up counts."""
-    hang_when: str = ""
-    """Answer nothing, /health neither, once this file is there."""
+    sick_when: str = ""
+    """Say 503 to everything, /health too, while this file is there."""
     insomnia: bool = False
     """Refuse to sleep."""
 
@@ -103,8 +103,8 @@ class FakeEngine(FakeServer):
 
     def _reply(self, received: Received) -> Reply:
         path, _, query = received.path.partition("?")
-        if self._hangs:
-            return Reply(latency_s=3600)
+        if self._manner.sick_when and Path(self._manner.sick_when).exists():
+            return Reply(status=503, error={"message": "the engine is dead"})
         if path == "/v1/models":
             return _json({"object": "list", "data": [{"id": self._served, "object": "model"}]})
         if path not in KEYLESS:
@@ -125,10 +125,6 @@ class FakeEngine(FakeServer):
             os.kill(os.getpid(), signal.SIGKILL)
         self._chats = [chat for chat in self._chats if chat is not reply]
         return await super()._send(writer, reply, content)
-
-    @property
-    def _hangs(self) -> bool:
-        return bool(self._manner.hang_when) and Path(self._manner.hang_when).exists()
 
     def _metrics(self) -> str:
         labels = f'{{engine="0",model_name="{self._served}"}}'

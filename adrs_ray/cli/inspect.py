@@ -43,6 +43,8 @@ def _opened(run: Path) -> Iterator[tuple[RunFolder, JournalReader, RunView]]:
 @reachable("status")
 def status(run: Run, as_json: Json = False) -> None:
     """How far a run is: candidates, best, failures, islands, starts, looks at the test split."""
+    from adrs_ray.cli.fidelity import gates_of
+
     with _opened(run) as (folder, _, view):
         data: dict[str, Any] = {
             "run": str(folder.path),
@@ -73,6 +75,7 @@ def status(run: Run, as_json: Json = False) -> None:
                 }
                 for name, usage in sorted(view.usage.items())
             },
+            "gates": gates_of(view),
             "arms": {
                 f"{model}/{operator}": {
                     "tried": arm.tried,

@@ -63,7 +63,7 @@ def submit(
     Ctrl-C leaves the job running. The same command again continues the run of that name. The exit code is the job's.
     """
     from cluster.job_server import JobServer
-    from cluster.submit import Order, check_versions, follow, instructions, outcome, prepare, send, size_line
+    from cluster.submit import Order, check_versions, instructions, outcome, prepare, send, size_line
 
     order = Order(
         task=task,
@@ -88,7 +88,7 @@ def submit(
     if no_wait:
         return
     try:
-        code, words = outcome(follow(server, job_id, _write))
+        code, words = outcome(server.follow(job_id, _write))
     except KeyboardInterrupt:
         print(f"\nthe job goes on: ray job logs --follow {job_id} --address {server.address}", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -37,15 +37,16 @@ def nodes() -> Iterator[SmallCluster]:
 
 
 def write_config(folder: Path, **sections: Any) -> Path:
-    """Two models on four engines with a GPU each."""
+    """Two models on three engines with a GPU each."""
     model = {"max_tokens": 2000, "timeout_s": 60}
+    engine = {"cpus": 0.1, "env": {"ADRS_FAKE": json.dumps({"latency_s": 0.1})}}
     config = {
         "islands": {"count": 2, "in_flight": 4, "migration_interval": 5},
         "generator": {"kind": "openai", "summarize_every": None},
         "models": {"small": {"model": "fake-small", **model}, "strong": {"model": "fake-strong", **model}},
         "pool": {
-            "python": str(write_interpreter(folder, latency_s=0.1)),
-            "models": {"small": {"replicas": 2, "cpus": 0.1}, "strong": {"replicas": 1, "cpus": 0.1}},
+            "python": write_interpreter(folder),
+            "models": {"small": {**engine, "replicas": 2}, "strong": engine},
         },
         "evaluator": {"slots": 2},
         "finish": {"top_k": 1},

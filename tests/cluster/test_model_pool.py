@@ -194,15 +194,15 @@ def test_whoever_is_killed_the_replica_is_replaced_and_nothing_of_the_old_one_is
     run(main())
 
 
-def test_an_engine_that_runs_and_does_not_answer_is_replaced(make, tmp_path, monkeypatch):
+def test_an_engine_that_runs_and_is_not_healthy_is_replaced(make, tmp_path):
     async def main() -> None:
-        stuck = tmp_path / "stuck"
-        manner = Manner(hang_when=str(stuck))
+        sick = tmp_path / "sick"
+        manner = Manner(sick_when=str(sick))
         async with pool_of(make(manner=manner)) as (pool, _):
             before = servers(pool)
-            stuck.touch()
+            sick.touch()
             await until(pool, lambda: not servers(pool))
-            stuck.unlink()
+            sick.unlink()
             await until(pool, lambda: bool(servers(pool)))
             assert servers(pool) != before
             assert "health checks" in pool.stats()[0].error
@@ -313,7 +313,7 @@ def test_closing_while_engines_start_leaves_nothing_and_may_be_done_again(make):
     run(main())
 
 
-def test_runs_share_a_pool_by_name_and_it_ends_when_nobody_renews(make, monkeypatch):
+def test_runs_share_a_pool_by_name_and_it_ends_when_nobody_renews(make):
     async def main() -> None:
         config = make(name="ours")
         first, second = SharedPool(config, "a"), SharedPool(config, "b")

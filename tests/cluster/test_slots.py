@@ -169,7 +169,7 @@ def test_a_node_s_death_is_not_the_candidate_s_and_a_new_node_takes_the_job(node
         await asyncio.to_thread(nodes.kill_node, 1)
         again = EvaluationJob("again", program(2), stage=DEAR, attempts=1)
         waiting = asyncio.create_task(evaluator.evaluate(again))
-        await asyncio.to_thread(nodes.add_node, 2, 2)
+        nodes.add_node(2, 2)  # of the main thread, as Ray wants it
         verdict, other = await slow, await waiting
         assert isinstance(verdict, Evaluation)
         assert verdict.attempts >= 2

@@ -208,8 +208,8 @@ def solve(x):
     assert worker.wait() == -15
     assert tempfile.gettempdir() == os.environ["HOME"] == os.getcwd()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
-    assert set(os.environ) <= {"PATH", "HOME", "TMPDIR", "LANG", "LC_CTYPE", "CUDA_VISIBLE_DEVICES", *(f"{n}_NUM_THREADS" for n in
-        ("OMP", "OPENBLAS", "MKL", "NUMBA"))}, os.environ
+    assert set(os.environ) <= {"PATH", "HOME", "TMPDIR", "LANG", "LC_CTYPE", "CUDA_VISIBLE_DEVICES",
+        *(f"{n}_NUM_THREADS" for n in ("OMP", "OPENBLAS", "MKL", "NUMBA"))}, os.environ
     receive, send = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=send.send, args=(float(x.sum()),))
     process.start()
