@@ -8,6 +8,8 @@ lost Ray starts it again; it joins the run's epoch and rebuilds its counts from 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +78,13 @@ class LedgerService:
         """Several appends (batch, epoch) at once; one outcome each."""
         ledger = await self._ledger()
         batches = [[_event(sent) for sent in batch] for batch, _ in appends]
-        waiting = (ledger.append(batch, epoch) for batch, (_, epoch) in zip(batches, appends, strict=True))
+        epochs = [epoch for _, epoch in appends]
+        if len(set(epochs)) == 1:
+            # One batch is one commit; apart only when it is refused, so that what is bad fails alone.
+            with contextlib.suppress(Exception):
+                recorded = iter(await ledger.append([event for batch in batches for event in batch], epochs[0]))
+                return [_answers(batch, list(itertools.islice(recorded, len(batch)))) for batch in batches]
+        waiting = (ledger.append(batch, epoch) for batch, epoch in zip(batches, epochs, strict=True))
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         return [
             _answers(batch, outcome) if isinstance(outcome, list) else _as_exception(outcome)

@@ -127,11 +127,9 @@ class ModelPool:
     async def sleep(self) -> float:
         """Let every engine leave its GPUs; seconds that took, the wait for running requests not counted.
 
-        Requests are waited for as long as one may take; nothing is started again until `wake`.
+        Requests are waited for as long as one may take; nothing is started again until `wake`. May be called again.
         """
         async with self._turn:
-            if not self._awake.is_set():
-                return 0.0
             self._awake.clear()
             self._refresh()
             await self._no_starts()
@@ -143,8 +141,6 @@ class ModelPool:
     async def wake(self) -> float:
         """Let them come back; seconds."""
         async with self._turn:
-            if self._awake.is_set():
-                return 0.0
             begun = time.monotonic()
             await asyncio.gather(*(keeper.wake() for keeper in self._having(ReplicaState.ASLEEP)))
             self._awake.set()

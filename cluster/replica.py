@@ -91,6 +91,7 @@ class ReplicaActor:
                 except _EngineEndedError as error:
                     log = self._log_since(written)
                     if attempt < BIND_ATTEMPTS and any(words in log.lower() for words in _BIND_LOST):
+                        await self._disconnect()
                         continue
                     raise RunError(self._line(f"the engine ended, {error}", log)) from None
                 except BaseException:
@@ -102,7 +103,7 @@ class ReplicaActor:
         return Announcement(f"{self._root_url}/v1", time.monotonic() - begun)
 
     async def lost(self) -> str:
-        """Waits until the engine is lost; why. Nothing is left of it then."""
+        """Waits until the engine is lost; why."""
         if self._lost is None:
             raise RunError(f"{self._spec.marker} was not started")
         return await asyncio.shield(self._lost)
@@ -119,6 +120,7 @@ class ReplicaActor:
         """End the engine and everything below it; returns when it is gone."""
         if self._watching is not None:
             self._watching.cancel()
+        await self._disconnect()
         engine = self._engine
         if engine is None:
             return
@@ -250,6 +252,11 @@ class ReplicaActor:
         except TimeoutError:
             raise NoAnswerError(f"no answer within {timeout_s:g} s", None) from None
 
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
     def _told(self, reply: Answer) -> str:
         return f"HTTP {reply.status}: {told_line(reply.content.decode(errors='replace'), [self._spec.key])}"
 
@@ -274,6 +281,9 @@ class _EngineEndedError(Exception):
 
 
 def _ended(status: int) -> str:
+    """`status`: of the guard, which tells the engine's; negative when the guard itself was killed."""
+    if status < 0:
+        return f"its guard was killed by signal {-status}"
     return f"signal {status - 128}" if status > 128 else f"exit status {status}"
 
 

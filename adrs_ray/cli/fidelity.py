@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adrs_ray.cli.remote import reachable
+
 if TYPE_CHECKING:
     from adrs_ray.fidelity import Fidelity, Interval
     from adrs_ray.storage.views import RunView
@@ -18,6 +20,7 @@ def register(root: typer.Typer) -> None:
     root.command()(fidelity)
 
 
+@reachable("fidelity")
 def fidelity(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adrs_ray.cli.remote import reachable
+
 if TYPE_CHECKING:
     from adrs_ray.config import RunConfig
 
@@ -137,6 +139,7 @@ def resume(
     execute(task, chosen, folder, seeds, split_notes(task), here, baselines, as_json, fence=fence)
 
 
+@reachable("stop")
 def stop(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Ask a running run to drain: what is under way is finished and recorded, nothing new is begun."""
     from adrs_ray.errors import UsageError

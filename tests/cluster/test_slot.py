@@ -10,11 +10,15 @@ from adrs_ray.candidate import Evaluation, Failure, FailureKind
 from adrs_ray.config import EvaluatorConfig
 from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import EvaluationJob
+from adrs_ray.isomorphic import disguised
+from adrs_ray.task import load_task
 from cluster import slot
 from cluster.devices import GOOD_CHECKS
-from cluster.node_cache import TaskParcel
+from cluster.node_cache import TaskParcel, parcel_task
 from cluster.slot import EvaluatorActor, own_devices
 from tests.staged_task import CHEAP, DEAR, JUDGE, program, write_staged_task
+from tests.test_isomorphic import tiny
+from tests.test_openevolve import EVALUATE, PROGRAM, write_folder
 
 WELL = "0, GPU-a, 10, 81559, 41, 0, 0x0"
 SLOW = "0, GPU-a, 10, 81559, 41, 0, 0x40"
@@ -111,6 +115,31 @@ def test_a_slot_on_cpus_shows_its_candidates_no_device_and_checks_none(tmp_path,
         assert answer.verdict.artifacts["devices"].startswith("||")
         assert await actor.refusal() is None
         await actor.close()
+        await actor.close()
+
+    asyncio.run(asyncio.wait_for(main(), 120))
+
+
+def test_a_folder_of_another_style_that_was_brought_and_a_disguised_task_are_judged_as_ever(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "style").mkdir()
+    folder = write_folder(tmp_path / "style", EVALUATE)
+    store: list[object] = []
+    parcel = parcel_task(load_task(folder), str(folder), lambda value: store.append(value) or len(store) - 1)
+    folder.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(slot.ray, "get", store.__getitem__)
+    told = disguised(tiny(tmp_path / "native"))
+
+    async def main() -> None:
+        actor = EvaluatorActor(parcel, EvaluatorConfig(slots=1), False, ("full",))
+        answer = await actor.evaluate("me", EvaluationJob("c", PROGRAM))
+        assert isinstance(answer.verdict, Evaluation)
+        assert answer.verdict.metrics["right"] == 1.0
+        assert answer.verdict.trust == "candidate-side"
+        await actor.close()
+        actor = EvaluatorActor(TaskParcel(str(told.folder)), EvaluatorConfig(slots=1), True, ("full",))
+        answer = await actor.evaluate("me", EvaluationJob("c", told.seed_source))
+        assert isinstance(answer.verdict, Evaluation)
         await actor.close()
 
     asyncio.run(asyncio.wait_for(main(), 120))
