@@ -17,8 +17,8 @@ from dataclasses import dataclass
 CHECK_EVERY_S = 10.0
 """Between two checks of a device that is well, and of one that is quarantined."""
 QUERY_TIMEOUT_S = 15.0
-FOREIGN_MIB = 1024
-"""Memory that may be in use on a device between two candidates: what the driver holds, with room."""
+FOREIGN_MIB = 4096
+"""Memory that may be in use on a device between two candidates: of the driver, and of a judge that computes there."""
 HOT_C = 95.0
 """Beyond what any data-centre GPU bears before it slows down by itself."""
 BAD_CHECKS = 2

@@ -84,6 +84,8 @@ class SlotDirectory:
     groups: tuple[SlotGroup, ...]
     last: str = ""
     """The stage that is meant where a job names none."""
+    parcel: TaskParcel | None = None
+    """Held so that it stays in the object store: slots that are started again may be on a node that lacks it."""
 
     @property
     def actors(self) -> list[Any]:
@@ -109,7 +111,7 @@ class SlotSource:
         if self.gpu is not None:
             actors = () if turns else tuple(self._actor(self.gpu) for _ in range(gpu_slots))
             groups.append(SlotGroup(self.gpu, actors, turns=turns))
-        return SlotDirectory(tuple(groups), self.last)
+        return SlotDirectory(tuple(groups), self.last, self.parcel)
 
     def start_on(self, node: str, devices: str) -> SlotGroup:
         """One GPU slot on devices that Ray has given to somebody else."""

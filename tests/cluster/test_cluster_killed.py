@@ -14,60 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from adrs_ray.storage.journal import SETTLED
 from adrs_ray.storage.mirror import mirror_state
+from tests.cluster.nightly import job, left_of_run, write_config
 from tests.cluster.nodes import SmallCluster
-from tests.fake_engine import write_interpreter
-from tests.processes import descendants, kill, wait_gone
-from tests.runs import check_exact, events_of, start, terminal, wait_for
+from tests.processes import descendants, kill
+from tests.runs import check_exact, events_of, terminal, wait_for
 from tests.tiny import write_tiny_task
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-OURS = ("IslandActor", "EvaluatorActor", "LedgerActor", "ReplicaActor", "LimiterActor", "ControlActor", "fake_engine")
-"""What a run may leave behind when it should not."""
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[SmallCluster]:
     with SmallCluster() as cluster:
         yield cluster
-
-
-def write_config(folder: Path, **sections: Any) -> Path:
-    """Two models on three engines with a GPU each."""
-    model = {"max_tokens": 2000, "timeout_s": 60}
-    engine = {"cpus": 0.1, "env": {"ADRS_FAKE": json.dumps({"latency_s": 0.1})}}
-    config = {
-        "islands": {"count": 2, "in_flight": 4, "migration_interval": 5},
-        "generator": {"kind": "openai", "summarize_every": None},
-        "models": {"small": {"model": "fake-small", **model}, "strong": {"model": "fake-strong", **model}},
-        "pool": {
-            "python": write_interpreter(folder),
-            "models": {"small": {**engine, "replicas": 2}, "strong": engine},
-        },
-        "evaluator": {"slots": 2},
-        "finish": {"top_k": 1},
-        **sections,
-    }
-    path = folder / "night.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
-def job(nodes: SmallCluster, task: Path, config: Path, folder: Path, candidates: int) -> Any:
-    return start(
-        *("job", task, "--config", config, "--name", "night", "--out", folder / "out", "--json"),
-        *("--address", nodes.address, "--set", f"budget.max_candidates={candidates}", "--no-baselines"),
-        log=folder / "log",
-    )
-
-
-def left_of_run(nodes: SmallCluster) -> dict[int, str]:
-    ours = {pid for name in OURS for pid in nodes.pids(name)}
-    return wait_gone(ours, 5)
 
 
 def ended(log: Path) -> dict[str, Any]:

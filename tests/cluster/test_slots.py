@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from adrs_ray.config import RunConfig, override
 from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.task import Task
 from cluster.evaluator import RayEvaluator, SlotDirectory, end_slots, slot_source, start_slots
+from cluster.node_cache import cache
 from cluster.slot import SlotStatus
 from tests.cluster.nodes import SmallCluster
 from tests.staged_task import CHEAP, DEAR, JUDGE, program, write_staged_task
@@ -135,8 +138,10 @@ def test_a_node_that_lacks_the_task_s_folder_is_brought_it(nodes, task, tmp_path
 
     async def use(evaluator: RayEvaluator) -> None:
         assert isinstance(await evaluator.evaluate(job("a", 2, CHEAP)), Evaluation)
+        # The slot that is started in its place is on a node that lacks it again.
+        shutil.rmtree(cache())
+        gc.collect()
         os.kill((await evaluator.slot_stats())[0].pid, signal.SIGKILL)
-        # What was brought is there for the slot that is started in its place, too.
         assert isinstance(await evaluator.evaluate(job("b", 2, CHEAP)), Evaluation)
 
     with_slots(directory, use)

@@ -18,10 +18,9 @@ from typing import Any
 import pytest
 
 from adrs_ray.config import RunConfig, parse_config
-from adrs_ray.generator import Completion, GenerationRequest
+from adrs_ray.generator import Completion, GenerationRequest, Message
 from adrs_ray.generator.connection import Connection
 from adrs_ray.local import close_models, make_models, routers_of
-from adrs_ray.prompt import Message
 from cluster.model_pool import ModelPool
 from cluster.upkeep import follow
 from tests.processes import descendants, kill, table, wait_gone
