@@ -39,6 +39,11 @@ def main(actor: int, command: list[str]) -> int:
     outer = os.getpid()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _tell)
+    try:
+        # Ray's workers are at nice 15, and where CPUs are busy an engine there starves, and so does its guard.
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+    except PermissionError:
+        pass  # only root may
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     inner = os.fork()
     if inner == 0:

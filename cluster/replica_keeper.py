@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -169,7 +169,7 @@ class ReplicaKeeper:
             self._rates = rates(last, metrics, now - before)
         self._told = (now, metrics)
         if metrics.load is not None:
-            self.server = Server(self.server.id, self.server.base_url, metrics.load)
+            self.server = replace(self.server, load=metrics.load)
 
     def status(self) -> ReplicaStatus:
         spec, place = self.spec, self._place

@@ -59,7 +59,7 @@ def all_rows() -> list[Row]:
 
 def quick_rows() -> list[Row]:
     """Enough to see that it works."""
-    return [_row("0/16", Latency(0.0), 16, 300, False), _row("0.2/16", Latency(0.2), 16, 100, True)]
+    return [_row("0/16", Latency(0.0), 16, 2000, False), _row("0.2/16", Latency(0.2), 16, 300, True)]
 
 
 def _row(name: str, latency: Latency, in_flight: int, candidates: int, jailed: bool) -> Row:
@@ -111,6 +111,12 @@ class Watched:
             sizes = [pss_mb(process.pid) for process in members]
             now = sum(sizes) if kind == REST else max(sizes, default=0.0)
             self.peak_mb[kind] = max(now, self.peak_mb.get(kind, 0.0))
+
+    @property
+    def until(self) -> float:
+        """When islands were last seen: what ends takes its CPU time with it."""
+        seen = (each.at for each in self.samples if any(self.kinds[pid] == "islands" for pid in each.cpu_s))
+        return max(seen, default=self.begun)
 
     def cpu_ms(self, begin: float, end: float, candidates: int) -> dict[str, float]:
         """CPU milliseconds per candidate by kind between two times, linear between samples."""
@@ -201,10 +207,10 @@ def summary(row: Row, events: Sequence[Event], watched: Watched) -> Measured:
 
     Raises RunError when too few candidates have ended to say anything.
     """
-    ended = [event.at for event in events if event.kind in SETTLED and event.island >= 0]
+    ended = [event.at for event in events if event.kind in SETTLED and event.island >= 0 and event.at <= watched.until]
     generated = [event for event in events if event.kind is EventKind.GENERATED and event.island >= 0]
     if len(ended) < 20 or not generated:
-        raise RunError(f"{row.name}: only {len(ended)} candidates have ended")
+        raise RunError(f"{row.name}: only {len(ended)} candidates were seen to end")
     begin, end = ended[int(WARM_UP * len(ended))], ended[-1]
     done = sum(begin < at <= end for at in ended)
     told = [read_detail(event.body["detail"]) for event in generated if begin < event.at <= end]

@@ -85,8 +85,20 @@ def test_a_model_that_answers_at_once_has_no_ideal() -> None:
 
 
 def test_a_run_of_hardly_any_candidates_says_nothing() -> None:
-    with pytest.raises(RunError, match=r"0.5/8/off: only 7 candidates have ended"):
-        summary(ROW, steady(1.0, 7), Watched(990.0))
+    with pytest.raises(RunError, match=r"0.5/8/off: only 7 candidates were seen to end"):
+        summary(ROW, steady(1.0, 7), watched({"islands": 1.0}, 1100.0))
+
+
+def test_what_ended_after_the_islands_were_last_seen_is_left_out() -> None:
+    """Their CPU time went with them: sums would fall."""
+    events = steady(1.0)
+    per_s = dict.fromkeys(("islands", "journal", DRIVER, "evaluator", REST), 0.1)
+    whole, cut = watched(per_s, events[-1].at), watched(per_s, events[-1].at)
+    island = next(pid for pid, kind in cut.kinds.items() if kind == "islands")
+    for sample in cut.samples:
+        if sample.at > events[600].at:
+            del sample.cpu_s[island]
+    assert summary(ROW, events, cut).cpu_ms == pytest.approx(summary(ROW, events, whole).cpu_ms)
 
 
 def test_every_line_of_the_table_has_every_column() -> None:
@@ -168,7 +180,7 @@ def test_the_tree_holds_children_and_what_they_used() -> None:
 @pytest.mark.slow
 def test_a_short_row_is_measured() -> None:
     begun = time.time()
-    measured = measure(Row("0.05/8/off", Load(Latency(0.05), 8, 200, jailed=False)))
+    measured = measure(Row("0.05/8/off", Load(Latency(0.05), 8, 600, jailed=False)))
     assert 0 < measured.first_s < time.time() - begun
     assert 0 < measured.rate <= 8 / 0.05
     assert measured.latency_s >= 0.05
