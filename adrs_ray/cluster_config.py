@@ -5,12 +5,14 @@ The tree is `adrs_ray.config`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from adrs_ray.search_config import Section
+from adrs_ray.task_spec import SECRET_INPUT
 
 
 class EngineConfig(Section):
@@ -58,18 +60,31 @@ class PoolConfig(Section):
     batch: int = Field(default=16, ge=1, description="one_gpu: candidates that are waited for before engines sleep")
     batch_wait_s: float = Field(default=120.0, ge=0, description="one_gpu: how long the first of them waits at most")
 
-    @field_validator("endpoints")
+    @field_validator("endpoints", mode="before")
     @classmethod
-    def _are_addresses(cls, value: list[str]) -> list[str]:
-        for url in value:
-            try:
-                parts = urlsplit(url)
-                usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.password is None
-            except ValueError:
-                usable = False
-            if not usable:
-                raise ValueError(f"{url!r} is no address without password, such as http://10.0.0.7:8000/v1")
+    def _are_addresses(cls, value: Any) -> Any:
+        """Before all else, so that no complaint repeats a key that stands in a URL."""
+        urls = [url for url in (value if isinstance(value, list) else [value]) if isinstance(url, str)]
+        for number, url in enumerate(urls, 1):
+            if any(mark in url for mark in "@?#"):
+                raise PydanticCustomError(
+                    SECRET_INPUT,
+                    "address {number} holds a user, a query or a fragment: give it bare, such as "
+                    "http://10.0.0.7:8000/v1, and the name of a key's variable in models.<name>.api_key_env",
+                    {"number": number},
+                )
+        for url in urls:
+            if not _is_address(url):
+                raise ValueError(f"{url!r} is no address, such as http://10.0.0.7:8000/v1")
         return value
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 class CascadeConfig(Section):
@@ -114,12 +129,6 @@ class MirrorConfig(Section):
         default="local", description="mirror: nothing is acknowledged before the mirror has it"
     )
 
-    @model_validator(mode="after")
-    def _has_url(self) -> MirrorConfig:
-        if self.ack == "mirror" and self.url is None:
-            raise ValueError("ack: mirror needs mirror.url")
-        return self
-
 
 class ClusterConfig(Section):
     """Ray."""
@@ -133,5 +142,6 @@ class ClusterConfig(Section):
     )
     local_dir: str | None = Field(
         default=None,
-        description="folder on the head's own disk for journals of jobs whose `out` is remote (default: the cache)",
+        description="folder on the head's own disk for journals of jobs whose `out` is remote (default: the cache, or "
+        "/var/tmp where that is on a network)",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from adrs_ray.ledger import Ledger, RunStatus
@@ -66,7 +67,8 @@ class Follower:
         for event in self._reader.replay(self._seq):
             await self._ledger.append([event], event.epoch)
             self._seq = event.seq
-        return await self._ledger.status()
+        # What this copy takes to count an event is no lag of the run's journal.
+        return replace(await self._ledger.status(), journal_lag_s=None)
 
     def is_running(self) -> bool:
         """Whether a process writes the journal now."""

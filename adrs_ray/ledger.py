@@ -10,6 +10,7 @@ import asyncio
 import bisect
 import os
 import socket
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from adrs_ray.island import SEED_ISLAND
 from adrs_ray.stage_pairs import champion_growth
 from adrs_ray.storage.events import measurement_of
 from adrs_ray.storage.journal import SETTLED, Event, EventKind, Journal
+from adrs_ray.storage.mirror import MirroredJournal
 from adrs_ray.storage.views import RunView
 from adrs_ray.supervision.history import Best, RequestResult
 
@@ -91,6 +93,8 @@ class RunStatus:
     """What detectors found last, latest first, in words."""
     evaluating: int = 0
     """Programs acknowledged and without a verdict."""
+    journal_lag_s: float | None = None
+    """Seconds from the last append to its acknowledgement; None before the first."""
     mirror_lag_s: float | None = None
     """Age of the oldest acknowledged event that the mirror does not have; None without a mirror."""
     mirror_error: str = ""
@@ -121,6 +125,7 @@ class Ledger:
         self._purse = Purse(config.budget.max_candidates)
         self._spending = Spending(config.budget)
         self._exhausted: str | None = None
+        self._lag_s: float | None = None
         self._paused: set[int] = set()
         self._results: deque[RequestResult] = deque(maxlen=REQUESTS)
         self._granting = asyncio.Lock()
@@ -146,7 +151,9 @@ class Ledger:
 
     async def append(self, batch: Sequence[Event], epoch: int) -> list[Event]:
         """As `Journal.append`; counts what is new."""
+        begun = time.monotonic()
         recorded = await self._journal.append(batch, epoch)
+        self._lag_s = time.monotonic() - begun
         self._apply(recorded)
         return recorded
 
@@ -212,6 +219,7 @@ class Ledger:
 
     async def status(self) -> RunStatus:
         view = self._view
+        mirror = self._journal.lag() if isinstance(self._journal, MirroredJournal) else None
         islands = {
             number: IslandStatus(
                 island.terminal, None if island.best is None else island.best.score, number in self._paused
@@ -233,6 +241,9 @@ class Ledger:
             exhausted=self._exhausted,
             findings=tuple(f"{e.body['detector']}: {e.body['evidence']}" for e in reversed(view.findings[-3:])),
             evaluating=len(view.pending),
+            journal_lag_s=self._lag_s,
+            mirror_lag_s=None if mirror is None else mirror.seconds,
+            mirror_error="" if mirror is None else mirror.error or "",
         )
 
     def _models(self) -> dict[str, ModelStatus]:
@@ -252,8 +263,13 @@ class Ledger:
             bests.append(Best(best.candidate, best.score, best.metrics, validation, verdict is not None))
         return RunPast(tuple(bests), tuple(self._results), champion_growth(self._view))
 
-    async def close(self) -> None:
-        await self._journal.close()
+    async def close(self) -> str | None:
+        """Close the journal; a line that says what its mirror still lacks, if it does."""
+        journal = self._journal
+        await journal.close()
+        if not isinstance(journal, MirroredJournal) or not (lag := journal.lag()).events:
+            return None
+        return f"the mirror lacks the last {lag.events} events, which the journal holds ({lag.error or 'no time left'})"
 
     def _apply(self, recorded: Sequence[Event]) -> None:
         """Count events in the order of the journal, each once: appends are acknowledged in that order."""

@@ -93,6 +93,8 @@ class StopSwitch:
         self.reason: str | None = None
         self.since = time.time()
         """When this start of the run began; a stop asked for before was meant for an earlier one."""
+        self.ended = False
+        """The search is over and recorded."""
 
     def drain(self, reason: str) -> None:
         self.reason = self.reason or reason
@@ -325,6 +327,7 @@ class Search:
         }
         event = Event(f"run_ended:{self._ledger.epoch}", EventKind.RUN_ENDED, None, SEED_ISLAND, body)
         await self._ledger.append([event], self._ledger.epoch)
+        self._stop.ended = True
         return RunResult(reason, finished, status, end.champion, end.source, wall_s, end.verdicts, nearest=end.nearest)
 
 

@@ -177,6 +177,10 @@ def read_yaml_model(path: Path, model: type[_Model], expected: str) -> _Model:
         raise UsageError(f"{path}: {describe_validation_error(error)}") from None
 
 
+SECRET_INPUT = "secret_input"
+"""Type of a pydantic error whose input may be secret: it is not repeated."""
+
+
 def describe_validation_error(error: ValidationError) -> str:
     """The first problem of a pydantic error in one line: key, value and what is accepted."""
     first = error.errors()[0]
@@ -188,7 +192,8 @@ def describe_validation_error(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"key {key!r} is missing{more}"
     message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict) else f" is {first['input']!r}"
+    silent = isinstance(first["input"], dict) or first["type"] == SECRET_INPUT
+    given = "" if silent else f" is {first['input']!r}"
     return f"{key}{given}: {message}{more}"
 
 

@@ -209,8 +209,6 @@ def ask(address: str, run: str, argv: Sequence[str], stdin: str = "") -> Answer:
 @contextlib.contextmanager
 def joined(address: str, run: str) -> Any:
     """The actor of a run, with Ray joined for so long. Raises UsageError, RunError as `ask`."""
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     connect(address, 0)
     try:
         yield _actor(address, run)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from adrs_ray.errors import RunError, UsageError
@@ -23,6 +23,8 @@ from cluster.runtime import connect
 
 NAMESPACE = "adrs-detached"
 STARTS_WITHIN_S = 120.0
+LIVES_S = 5.0
+"""A driver that lives so long has read its config and task."""
 _KEPT = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_USAGE_STATS_ENABLED")
 """Of Ray's variables: the others describe this worker, not the driver that it starts."""
 
@@ -34,13 +36,14 @@ class DetachedRun:
         self._process: subprocess.Popen[bytes] | None = None
         self._started = threading.Event()
 
-    def run(self, argv: list[str]) -> None:
-        """Until the command ends; then this actor ends, too."""
+    def run(self, argv: list[str], folder: str) -> None:
+        """Until the command, in that folder, ends; then this actor ends, too."""
         environment = driver_environment(os.environ, dict(ray.get_runtime_context().runtime_env))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "adrs_ray.cli", *argv],
             stdin=subprocess.DEVNULL,
             env=environment,
+            cwd=folder,
             start_new_session=True,
         )
         self._started.set()
@@ -48,15 +51,17 @@ class DetachedRun:
         ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
     def where(self) -> tuple[str, int]:
-        """Host and process id of the run's driver, once it runs."""
+        """Host and process id of the run's driver, once it has run for a moment.
+
+        Raises RunError when it has ended by then.
+        """
         self._started.wait(STARTS_WITHIN_S)
         assert self._process is not None
-        return os.uname().nodename, self._process.pid
-
-    def stop(self) -> None:
-        """Let it drain."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+        try:
+            code = self._process.wait(LIVES_S)
+        except subprocess.TimeoutExpired:
+            return os.uname().nodename, self._process.pid
+        raise RunError(f"it ended at once with exit code {code}: its output is in Ray's logs of {os.uname().nodename}")
 
 
 def driver_environment(environment: Mapping[str, str], runtime_env: Mapping[str, Any]) -> dict[str, str]:
@@ -87,11 +92,13 @@ def start_detached(address: str, name: str, argv: list[str]) -> str:
             raise UsageError(
                 f"the run {name} is there already, detached: `adrs status {name} --address {address}`"
             ) from None
-        actor.run.remote(argv)
+        actor.run.remote(argv, os.getcwd())
         try:
             host, pid = ray.get(actor.where.remote(), timeout=STARTS_WITHIN_S)
-        except (ray.exceptions.RayError, TimeoutError) as error:
-            raise RunError(f"the run {name} did not start: {' '.join(str(error).split())[:300]}") from None
+        except (RayError, RunError, TimeoutError) as error:
+            ray.kill(actor)
+            told = error.cause if isinstance(error, RayTaskError) and error.cause else error
+            raise RunError(f"the run {name} did not start: {' '.join(str(told).split())[:300]}") from None
         return f"{host}, process {pid}"
     finally:
         ray.shutdown()

@@ -50,13 +50,16 @@ class Answer:
     """None: it is taken, or takes no jobs now."""
     free: bool
     """Nobody waits for it."""
+    spoilt: bool = False
+    """It was judged, and the verdict is not given: the slot's device is in trouble."""
 
 
 class SlotLink(Protocol):
     """One slot as one process sees it. All raise ConnectionLostError when it does not answer."""
 
     async def meet(self) -> None:
-        """Until it is ready to judge. Raises UsageError when its node cannot, UnreachableError when it is away."""
+        """Until it is ready to judge. Raises UsageError when its node cannot, UnreachableError when it is away;
+        anything else that it raises counts as away, too."""
         ...
 
     async def evaluate(self, job: EvaluationJob) -> Answer:
@@ -115,6 +118,8 @@ class Dispatcher:
         self._waiting: deque[asyncio.Future[int]] = deque()
         self._lines = 0
         self._refusals: dict[int, str] = {}
+        self._problem = ""
+        """What the last slot that could not be met said."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
         self._opened = False
@@ -143,7 +148,7 @@ class Dispatcher:
             if first is not None and loop.time() - first >= patience_s:
                 return
             if first is None and loop.time() - begun >= self._gone_s:
-                raise RunError(f"no slot for {self._name} has come up in {self._gone_s:.0f} s: {await self._missing()}")
+                raise RunError(f"no slot for {self._name} has come up in {self._gone_s:.0f} s: {await self._lacks()}")
             await asyncio.sleep(POLL_S)
 
     def answers(self, slot: int) -> bool:
@@ -161,12 +166,12 @@ class Dispatcher:
         return dict(self._refusals)
 
     async def evaluate(self, job: EvaluationJob) -> Verdict:
-        """As `adrs_ray.evaluator.Evaluator`. A candidate under which processes die is given up.
+        """As `adrs_ray.evaluator.Evaluator`. A candidate under which processes die or devices fail is given up.
 
         Raises RunError when no slot can take it for `gone_s` seconds.
         """
         self.open()
-        losses = deaths = refused = 0
+        losses = deaths = spoilt = refused = 0
         while True:
             slot = await self._turn(again=losses + refused > 0)
             try:
@@ -178,7 +183,7 @@ class Dispatcher:
                 self._lose(slot)
                 losses += 1
                 deaths += await self._links[slot].died()
-                if (failure := _given_up(job, losses, deaths)) is not None:
+                if (failure := _given_up(job, losses, deaths, spoilt)) is not None:
                     return failure
                 continue
             except BaseException:
@@ -188,6 +193,10 @@ class Dispatcher:
             if answer.verdict is None:
                 refused += 1
                 self._join(slot)
+                if answer.spoilt:
+                    losses, spoilt = losses + 1, spoilt + 1
+                    if (failure := _given_up(job, losses, deaths, spoilt)) is not None:
+                        return failure
                 continue
             if answer.free:
                 self._offer(slot)
@@ -265,7 +274,8 @@ class Dispatcher:
             self._refusals.pop(slot, None)
             if not self._jobs_wait():
                 await link.leave()
-        except (ConnectionLostError, RunError):
+        except Exception as error:  # the boundary of this task: whatever a slot says, it is met again
+            self._problem = told(error)
             self._lose(slot)
             return
         self._offer(slot)
@@ -286,8 +296,8 @@ class Dispatcher:
             except UsageError as error:
                 self._refusals[slot] = str(error)
                 pause = RETRY_S[1]
-            except (ConnectionLostError, RunError):
-                pass
+            except Exception as error:  # the boundary of this task: one slot must not be lost for an odd error
+                self._problem = told(error)
             else:
                 self._refusals.pop(slot, None)
                 self._offer(slot)
@@ -339,9 +349,15 @@ class Dispatcher:
             return f"it has not answered for {STALE_S:g} s"
         except ConnectionLostError:
             return None  # whoever stands in its line hears of it, too
+        except Exception as error:  # jobs wait for the watch that asks
+            return told(error)
+
+    async def _lacks(self) -> str:
+        missing = await self._missing()
+        return f"{missing}; the last one said: {self._problem}" if self._problem else missing
 
     async def _give_up(self, waited_s: float) -> None:
-        said = next(iter(self._refusals.values()), "") or await self._missing()
+        said = next(iter(self._refusals.values()), "") or await self._lacks()
         error = RunError(f"no slot for {self._name} has taken a job for {waited_s:.0f} s: {said}")
         waiting, self._waiting = self._waiting, deque()
         for place in waiting:
@@ -349,15 +365,25 @@ class Dispatcher:
                 place.set_exception(error)
 
 
-def _given_up(job: EvaluationJob, losses: int, deaths: int) -> Failure | None:
-    """What becomes of a candidate under which slots were lost; None: it is tried again.
+def told(error: BaseException) -> str:
+    """One line of an error that says what kind it is where Ray and we do not name it better."""
+    line = " ".join(str(error).split())[:200]
+    if isinstance(error, (ConnectionLostError, RunError)) and line:
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def _given_up(job: EvaluationJob, losses: int, deaths: int, spoilt: int) -> Failure | None:
+    """What becomes of a candidate under which slots were lost or their devices failed; None: it is tried again.
 
     Losses in earlier lives of the run count as deaths once a process has died under it here: alone they only say that
     the run was killed.
     """
-    if deaths and job.attempts + deaths >= POISON_DEATHS:
-        before = f", {job.attempts} of them with an earlier life of the run" if job.attempts else ""
-        text = f"quarantined: {job.attempts + deaths} evaluator processes died while they judged it{before}"
+    earlier = job.attempts if deaths else 0
+    if deaths + spoilt and earlier + deaths + spoilt >= POISON_DEATHS:
+        before = f", {earlier} of them with an earlier life of the run" if earlier else ""
+        what = "evaluator processes died or their devices failed" if spoilt else "evaluator processes died"
+        text = f"quarantined: {earlier + deaths + spoilt} {what} while they judged it{before}"
     elif losses > LOSSES_ALLOWED:
         text = f"quarantined: {losses} slots were lost while they judged it"
     else:

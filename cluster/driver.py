@@ -32,7 +32,7 @@ from cluster.island import RayHost, models_on_ray
 from cluster.ledger import RayLedger, start_ledger
 from cluster.limiter import start_limiter
 from cluster.metering import METER_INTERVAL_S, Metering
-from cluster.nodes import nodes_of_cluster
+from cluster.nodes import nodes_of_cluster, nvidia_gpus
 from cluster.pools import AnyPool, open_pool
 from cluster.presets import footprints
 from cluster.runtime import connect
@@ -100,7 +100,7 @@ async def _run(run: _Run, seeds: Sequence[Seed], baselines: bool) -> RunResult:
         found = await unless_stopped(_room(run), run.stop)
         ledger_actor = start_ledger(run.folder.journal, run.epoch, config)
         ledger = RayLedger(ledger_actor, run.epoch)
-        ending.push_async_callback(_close, ledger)
+        ending.push_async_callback(_close, ledger, run.tell)
         await ledger.start_epoch()
         limiter = start_limiter(config.models)
         pool = open_pool(config, run.folder.reference.name, found.in_turns)
@@ -114,7 +114,9 @@ async def _run(run: _Run, seeds: Sequence[Seed], baselines: bool) -> RunResult:
         models = models_on_ray(config, limiter, routers, answered)
         ending.push_async_callback(close_models, models)
         brief = brief_of(run.task, config)
-        metering = Metering(run.folder.reference.name, config.pool.max_in_flight, pool, evaluation, run.on_status)
+        metering = Metering(
+            run.folder.reference.name, config.pool.max_in_flight, pool, evaluation, run.on_status, run.tell
+        )
         directory = evaluation.evaluator.directory
         host = RayHost(
             config, brief, ledger_actor, run.epoch, directory, limiter, ended=metering.ended, routers=routers.values()
@@ -126,6 +128,8 @@ async def _run(run: _Run, seeds: Sequence[Seed], baselines: bool) -> RunResult:
             upkeep.append(follow(pool, host.publish))
         result = await beside(search.run(seeds, baselines), *upkeep)
         await mirror_best(config.mirror, run.folder)
+        if (cost := metering.summary()) is not None:
+            run.tell(cost)
         del control
         return result
 
@@ -170,17 +174,23 @@ async def _all_up(pool: AnyPool | None, evaluation: Evaluation, tell: Callable[[
         await asyncio.gather(*starts, return_exceptions=True)
 
 
-async def _close(ledger: RayLedger) -> None:
+async def _close(ledger: RayLedger, tell: Callable[[str], None]) -> None:
     """Let the journal's actor write what its mirror lacks. One that is lost has said so where it mattered."""
     with contextlib.suppress(RunError, TimeoutError):
-        await asyncio.wait_for(ledger.close(), CLOSE_S)
+        missing = await asyncio.wait_for(ledger.close(), CLOSE_S)
+        if missing is not None:
+            tell(missing)
 
 
 def _embedded_cpus(task: Task, config: RunConfig) -> int:
     """CPUs that an embedded Ray counts: one evaluation slot per CPU of this machine unless told otherwise."""
     count = config.evaluator.slots or len(os.sched_getaffinity(0))
     stages = task.native.spec.all_stages
-    slots = sum(stage.cpus for stage in stages if stage.gpus) + count * max(stage.cpus for stage in stages)
+    gpus = len(nvidia_gpus())
+    slots = count * max(stage.cpus for stage in stages)
+    for stage in stages:
+        if stage.gpus:
+            slots += stage.cpus * max(1, config.evaluator.gpu_slots or gpus // math.ceil(stage.gpus))
     return math.ceil(slots + sum(engine.cpus * engine.replicas for engine in config.pool.models.values()))
 
 

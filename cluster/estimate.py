@@ -78,7 +78,7 @@ def _answer_tokens(model: ModelConfig) -> float:
 def _at_once(config: RunConfig, found: Fit) -> float:
     """Requests under way in all: what islands ask, bounded by what servers take."""
     asked = config.islands.count * config.islands.in_flight
-    if any(name not in found.replicas for name in config.models):
+    if any(config.engine_of(name) is None for name in config.models):
         return float(asked)
     replicas = sum(found.replicas.values())
     return float(min(asked, replicas * config.pool.max_in_flight if replicas else math.inf))

@@ -47,16 +47,16 @@ class Evaluation:
 async def start_evaluation(
     task: Task, task_reference: str, config: RunConfig, found: Fit, pool: SleepingPool | None
 ) -> Evaluation:
-    """So many slots as `found` counts; where engines hold every GPU, the GPU stage runs in turns with them.
+    """So many slots as `found` counts, and where; where engines hold every GPU, the GPU stage runs in turns with them.
 
     Raises as `cluster.evaluator.slot_source`.
     """
     source = slot_source(task, task_reference, config)
     if not (found.in_turns and pool is not None):
-        directory = source.start(found.cpu_slots, found.gpu_slots)
+        directory = source.start(found.cpu_slots_on, found.gpu_slots_on)
         return Evaluation(directory, RayEvaluator(directory))
     shared = SharedSlots(source)
     turns = GpuTurns(pool, shared, config.pool.batch, config.pool.batch_wait_s)
     host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    directory = source.start(found.cpu_slots, turns=await turns.start(host))
+    directory = source.start(found.cpu_slots_on, turns=await turns.start(host))
     return Evaluation(directory, RayEvaluator(directory), turns, shared)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -37,6 +37,9 @@ STATUS_S = 5.0
 """How long a slot is waited for when it is asked how it is."""
 CLOSE_S = 10.0
 """How long slots are given to end their processes; then they are killed."""
+
+Counts: TypeAlias = int | Mapping[str, int]
+"""Slots: how many wherever there is room, or how many on each node, by Ray's id of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +106,20 @@ class SlotSource:
     gpu: SlotNeed | None
     last: str
 
-    def start(self, cpu_slots: int, gpu_slots: int = 0, turns: Address | None = None) -> SlotDirectory:
-        """The actors, which Ray places where there is room. With `turns` GPU jobs go there."""
+    def start(self, cpu_slots: Counts, gpu_slots: Counts = 0, turns: Address | None = None) -> SlotDirectory:
+        """The actors. On a node that is named Ray places one while there is room, and elsewhere when the node is full
+        or lost. With `turns` GPU jobs go there."""
         groups = []
         if self.cpu is not None:
-            groups.append(SlotGroup(self.cpu, tuple(self._actor(self.cpu) for _ in range(cpu_slots))))
+            groups.append(SlotGroup(self.cpu, self._actors(self.cpu, cpu_slots)))
         if self.gpu is not None:
-            actors = () if turns else tuple(self._actor(self.gpu) for _ in range(gpu_slots))
-            groups.append(SlotGroup(self.gpu, actors, turns=turns))
+            groups.append(SlotGroup(self.gpu, () if turns else self._actors(self.gpu, gpu_slots), turns=turns))
         return SlotDirectory(tuple(groups), self.last, self.parcel)
+
+    def _actors(self, need: SlotNeed, slots: Counts) -> tuple[Any, ...]:
+        if isinstance(slots, int):
+            return tuple(self._actor(need) for _ in range(slots))
+        return tuple(self._actor(need, node) for node, count in slots.items() for _ in range(count))
 
     def start_on(self, node: str, devices: str) -> SlotGroup:
         """One GPU slot on devices that Ray has given to somebody else."""
@@ -128,7 +136,11 @@ class SlotSource:
         if need.memory_mb:
             options["memory"] = need.memory_mb * 2**20
         if node is not None:
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
+            # Devices are on their node or nowhere. Without, a node that others fill meanwhile must not keep it waiting.
+            free = devices is None
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
+                node, soft=free, _spill_on_unavailable=free
+            )
         one = self.config.evaluator.model_copy(update={"slots": 1})
         actor = ray.remote(EvaluatorActor).options(**options)
         return actor.remote(self.parcel, one, self.config.isomorphic, need.stages, need.gpus, devices)
@@ -150,7 +162,7 @@ def slot_source(task: Task, task_reference: str, config: RunConfig) -> SlotSourc
 
 
 def start_slots(
-    task: Task, task_reference: str, config: RunConfig, cpu_slots: int, gpu_slots: int = 0
+    task: Task, task_reference: str, config: RunConfig, cpu_slots: Counts, gpu_slots: Counts = 0
 ) -> SlotDirectory:
     """So many slots of each kind, as `cluster.fit.fit` counts them. Raises as `slot_source`."""
     return slot_source(task, task_reference, config).start(cpu_slots, gpu_slots)

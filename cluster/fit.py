@@ -106,17 +106,27 @@ class Fit:
 
     replicas: Mapping[str, int]
     """By model, in the config's order."""
-    gpu_slots: int
-    """Evaluations on GPUs at once; 0 for a task without a GPU stage."""
+    gpu_slots_on: Mapping[str, int]
+    """Slots that measure on GPUs of their own, by node."""
     in_turns: bool
     """Whether the engines sleep while a GPU stage runs, since they hold every GPU."""
-    cpu_slots: int
+    cpu_slots_on: Mapping[str, int]
+    """By node: placed elsewhere, slots may take the room of an engine."""
     gpus_held: float
     """By engines and GPU slots, all the time."""
     left: tuple[NodeRoom, ...]
     """What remains of each node, CPU slots not counted."""
     resident: Mapping[str, int] = field(default_factory=dict)
     """By model: requests of full length that the cache of one replica holds, where memory and model are known."""
+
+    @property
+    def gpu_slots(self) -> int:
+        """Evaluations on GPUs at once; 0 for a task without a GPU stage."""
+        return 1 if self.in_turns else sum(self.gpu_slots_on.values())
+
+    @property
+    def cpu_slots(self) -> int:
+        return sum(self.cpu_slots_on.values())
 
     def describe(self) -> str:
         """Such as `5 x small, 2 x strong, 1 evaluator on GPUs, 96 on CPUs`."""
@@ -154,7 +164,9 @@ def fit(
 
 
 def engine_needs(config: RunConfig, footprints: Mapping[str, Footprint]) -> list[EngineNeed]:
-    """What the config's engines need, in its order."""
+    """What the config's engines need, in its order; nothing where no model is asked, since none is started."""
+    if config.generator.kind != "openai":
+        return []
     return [
         EngineNeed(
             name,
@@ -215,20 +227,22 @@ def _place_engines(rooms: Sequence[_Room], needs: Sequence[EngineNeed]) -> dict[
 
 def _gpu_slots(
     rooms: Sequence[_Room], config: RunConfig, stages: Sequence[Stage], needs: Sequence[EngineNeed]
-) -> tuple[int, bool]:
-    """Slots that serve every GPU stage, and whether they take turns with the engines."""
+) -> tuple[dict[str, int], bool]:
+    """Slots that serve every GPU stage, by node, and whether one takes turns with the engines instead."""
     if not stages:
-        return 0, False
+        return {}, False
     gpus, cpus = max(stage.gpus for stage in stages), max(stage.cpus for stage in stages)
     memory = max(stage.memory_mb for stage in stages) / 1024
     wanted = config.evaluator.gpu_slots
-    slots = _fill(rooms, wanted, cpus, gpus, memory)
+    found = _fill(rooms, wanted, cpus, gpus, memory)
+    slots = sum(found.values())
     if slots >= (wanted or 1):
-        return slots, False
+        return found, False
     held = [need for need in needs if need.gpus >= gpus]
     if slots == 0 and wanted in (None, 1) and held and config.pool.one_gpu == "auto":
-        if any(room.take(cpus, 0, memory) for room in rooms):
-            return 1, True
+        # On the devices of an engine, so beside it.
+        if any(room.node.gpus - room.gpus >= gpus - 1e-4 and room.take(cpus, 0, memory) for room in rooms):
+            return {}, True
         raise UsageError(f"no node has {_slot(cpus, 0, memory)} left for stage {stages[-1].name}, beside the engines")
     asked = f"{wanted or 1} slot{'s' * ((wanted or 1) > 1)} of {_slot(cpus, gpus, memory)}"
     turns = " and pool.one_gpu is never" if held and config.pool.one_gpu == "never" else ""
@@ -238,27 +252,30 @@ def _gpu_slots(
     )
 
 
-def _cpu_slots(rooms: Sequence[_Room], config: RunConfig, stages: Sequence[Stage]) -> int:
+def _cpu_slots(rooms: Sequence[_Room], config: RunConfig, stages: Sequence[Stage]) -> dict[str, int]:
     if not stages:
-        return 0
+        return {}
     cpus, memory = max(stage.cpus for stage in stages), max(stage.memory_mb for stage in stages) / 1024
     wanted = config.evaluator.slots
-    slots = _fill(rooms, wanted, cpus, 0.0, memory)
+    found = _fill(rooms, wanted, cpus, 0.0, memory)
+    slots = sum(found.values())
     if slots < (wanted or 1):
         raise UsageError(
             f"evaluator.slots: {wanted or 1} of {_slot(cpus, 0, memory)} each do not fit, the cluster has room for "
             f"{slots} beside the engines and GPU slots"
         )
-    return slots
+    return found
 
 
-def _fill(rooms: Sequence[_Room], wanted: int | None, cpus: float, gpus: float, memory_gib: float) -> int:
-    """Take as many slots as wanted, or as there are."""
+def _fill(rooms: Sequence[_Room], wanted: int | None, cpus: float, gpus: float, memory_gib: float) -> dict[str, int]:
+    """Take as many slots as wanted, or as there are: how many on each node that has any."""
+    found: dict[str, int] = {}
     slots = 0
     for room in rooms:
         while (wanted is None or slots < wanted) and room.take(cpus, gpus, memory_gib):
             slots += 1
-    return slots
+            found[room.node.node_id] = found.get(room.node.node_id, 0) + 1
+    return found
 
 
 def _refusal(nodes: Sequence[NodeRoom], needs: Sequence[EngineNeed], placed: Mapping[str, int]) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
 import ray
-from ray.exceptions import RayActorError
 
 from adrs_ray.config import RunConfig, parse_config
 from adrs_ray.errors import RunError
@@ -16,7 +15,7 @@ from adrs_ray.generator.routing import PoolView, Router
 from adrs_ray.local import answered_models, close_models, make_models, routers_of
 from adrs_ray.prompt import TaskBrief
 from adrs_ray.runner import IslandLoop, IslandParts
-from cluster.calls import answer
+from cluster.calls import LOST, answer
 from cluster.evaluator import RayEvaluator
 from cluster.ledger import RayLedger
 from cluster.limiter import RayLimiter
@@ -129,7 +128,7 @@ class RayHost:
             try:
                 await answer(actor.run.remote())
                 return
-            except RayActorError as error:
+            except LOST as error:
                 self.losses += 1
                 in_a_row, ended = (in_a_row + 1 if self._ended(number) == ended else 1), self._ended(number)
                 if in_a_row > LOSSES_ALLOWED:

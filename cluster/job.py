@@ -18,9 +18,9 @@ import yaml
 
 from adrs_ray.config import RunConfig, override, parse_config
 from adrs_ray.errors import UsageError
-from adrs_ray.storage.mirror import mirror_state, restore
+from adrs_ray.storage.journal import JournalRefusedError
+from adrs_ray.storage.mirror import MirrorState, mirror_state, restore
 from adrs_ray.storage.mounts import is_network_folder
-from adrs_ray.storage.reader import JournalReader
 from adrs_ray.storage.runfolder import RUN_YAML, RunFolder
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -59,9 +59,9 @@ def place_of(name: str, out: str | None, config: RunConfig) -> Place:
 
     Raises UsageError for an `out` that would be lost with the job's working directory.
     """
-    home = Path(config.cluster.local_dir or _cache() / "runs").expanduser()
     if out is not None and "://" in out:
-        mirror = _below(out, name)
+        home, mirror = _local_home(config), _below(out, name)
+        _refuse_second_mirror(config, out)
         return Place(home / name, mirror, f"journal in {home / name}, mirrored to {mirror}")
     folder = Path(out or "~/adrs-runs").expanduser()
     if not folder.is_absolute():
@@ -72,6 +72,8 @@ def place_of(name: str, out: str | None, config: RunConfig) -> Place:
         folder = folder.absolute()
     if is_network_folder(folder):
         # A journal's write-ahead log is not safe there.
+        home = _local_home(config)
+        _refuse_second_mirror(config, str(folder))
         return Place(home / name, str(folder / name), f"{folder} is on a network: journal in {home}, mirrored there")
     return Place(folder / name, None if config.mirror.url is None else _below(config.mirror.url, name))
 
@@ -88,16 +90,22 @@ def bring_here(place: Place) -> str | None:
         return None
     line = f"restored from {place.mirror}: {state.last_seq} events"
     if (place.path / RUN_YAML).exists():
-        with JournalReader(RunFolder.open(place.path).journal) as reader:
-            here = reader.position()
-        if here >= (state.epoch, state.last_seq):
+        if _holds(RunFolder.open(place.path), state):
             return None
-        aside = _free(place.path.with_name(f"{place.path.name}.older-{here[0]}"))
+        aside = _free(place.path.with_name(f"{place.path.name}.older"))
         place.path.rename(aside)
-        line += f"; {place.path} was older (start {here[0]}, event {here[1]}) and lies in {aside.name} now"
+        line += f"; {place.path} lacked some of them and lies in {aside.name} now"
     place.path.parent.mkdir(parents=True, exist_ok=True)
     asyncio.run(restore(place.mirror, place.path))
     return line
+
+
+def _holds(folder: RunFolder, state: MirrorState) -> bool:
+    """Whether this folder's journal has all that the mirror has; one never begun, or damaged, has not."""
+    try:
+        return state.within(folder.journal)
+    except (UsageError, JournalRefusedError):
+        return False
 
 
 def continued(recorded: RunConfig, given: RunConfig, explicit: Mapping[str, Any], name: str) -> tuple[RunConfig, str]:
@@ -141,6 +149,26 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise UsageError(f"--set {key}: {value!r} is not YAML: {' '.join(str(error).split())}") from None
     return values
+
+
+def _local_home(config: RunConfig) -> Path:
+    """Where journals lie whose runs are elsewhere. Raises UsageError when no local disk is found."""
+    if config.cluster.local_dir is not None:
+        places = [Path(config.cluster.local_dir).expanduser()]
+    else:
+        places = [_cache() / "runs", Path("/var/tmp") / f"adrs-ray-{os.getuid()}" / "runs"]
+    for place in places:
+        if not is_network_folder(place):
+            return place
+    raise UsageError(
+        f"{places[0]} is on a network file system, where a journal can be damaged: "
+        "give cluster.local_dir, a folder on this machine's own disk"
+    )
+
+
+def _refuse_second_mirror(config: RunConfig, out: str) -> None:
+    if config.mirror.url is not None:
+        raise UsageError(f"--out {out} is where this run is mirrored: leave out mirror.url {config.mirror.url}")
 
 
 def _below(folder: str, name: str) -> str:

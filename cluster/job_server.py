@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import re
 import sys
@@ -17,14 +18,18 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from adrs_ray.errors import RunError, UsageError
 
 ANSWERS_WITHIN_S = 15.0
 RECONNECT_S = 2.0
+LOST_FOR_S = 120.0
+"""For how long a dashboard that does not answer is asked again about a job that goes on: a proxy or a head that is
+started again takes as much."""
 LARGEST_ANSWER_BYTES = 1 << 20
+_Answer = TypeVar("_Answer")
 _OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """What Ray's client would take in place of the address that it is given."""
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,40}")
@@ -160,16 +165,20 @@ class JobServer:
             self._client.stop_job(job_id)
 
     def wait(self, job_id: str, timeout_s: float) -> JobView:
-        """The job once it has ended. Raises RunError when it has not within `timeout_s`."""
+        """The job once it has ended, across moments without an answer. Raises RunError when it has not within
+        `timeout_s`, and when the server has not answered for LOST_FOR_S."""
         deadline = time.monotonic() + timeout_s
-        while not (job := self.job(job_id)).ended:
+        while not (job := self._patiently(lambda: self.job(job_id), deadline)).ended:
             if time.monotonic() > deadline:
                 raise RunError(f"job {job_id} at {self.address} has not ended in {timeout_s:.0f} s")
             time.sleep(0.5)
         return job
 
     def follow(self, job_id: str, write: Callable[[str], None]) -> JobView:
-        """Hand the job's log to `write` while it grows, across lost connections; the job once it has ended."""
+        """Hand the job's log to `write` while it grows, across lost connections; the job once it has ended.
+
+        Raises RunError when the server has not answered for LOST_FOR_S.
+        """
         written = 0
         while True:
             skip = written
@@ -184,11 +193,22 @@ class JobServer:
                     write(fresh)
 
             lost = asyncio.run(self._tail(job_id, take))
-            job = self.job(job_id)
+            job = self._patiently(lambda: self.job(job_id))
             if job.ended:
                 if lost:
-                    take(self.logs(job_id))
+                    take(self._patiently(lambda: self.logs(job_id)))
                 return job
+            time.sleep(RECONNECT_S)
+
+    def _patiently(self, ask: Callable[[], _Answer], deadline: float = math.inf) -> _Answer:
+        """The answer, asked for again until it comes. Raises the last RunError after LOST_FOR_S, or at the deadline."""
+        deadline = min(deadline, time.monotonic() + LOST_FOR_S)
+        while True:
+            try:
+                return ask()
+            except RunError:
+                if time.monotonic() >= deadline:
+                    raise
             time.sleep(RECONNECT_S)
 
     async def _tail(self, job_id: str, take: Callable[[str], None]) -> bool:

@@ -11,22 +11,20 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import ray
-from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from adrs_ray.config import RunConfig, parse_config
 from adrs_ray.errors import RunError
 from adrs_ray.ledger import Ledger, RunPast, RunStatus
 from adrs_ray.storage.journal import Event, EventKind, Journal
-from adrs_ray.storage.mirror import MirroredJournal, open_mirrored
+from adrs_ray.storage.mirror import open_mirrored
 from adrs_ray.storage.runfolder import RUN_YAML
 from adrs_ray.storage.sqlite import SqliteJournal
-from cluster.calls import answer
+from cluster.calls import LOST, answer
 from cluster.wire import Address, ConnectionLostError, WireClient, WireServer
 
 RETRY_FOR_S = 60.0
@@ -51,7 +49,6 @@ class LedgerService:
         self._epoch = epoch
         self._config = config
         self._opening: asyncio.Task[Ledger] | None = None
-        self._mirrored: MirroredJournal | None = None
 
     async def _ledger(self) -> Ledger:
         """Opened at the first call, not when the actor is made: a journal that refuses is then that call's error."""
@@ -61,7 +58,6 @@ class LedgerService:
 
     async def _open(self) -> Ledger:
         journal = await self._journal()
-        self._mirrored = journal if isinstance(journal, MirroredJournal) else None
         return await Ledger.open(journal, self._config)
 
     async def _journal(self) -> Journal:
@@ -120,11 +116,7 @@ class LedgerService:
         await (await self._ledger()).start_epoch()
 
     async def status(self) -> RunStatus:
-        status = await (await self._ledger()).status()
-        if self._mirrored is None:
-            return status
-        lag = self._mirrored.lag()
-        return replace(status, mirror_lag_s=lag.seconds, mirror_error=lag.error or "")
+        return await (await self._ledger()).status()
 
     async def past(self) -> RunPast:
         return await (await self._ledger()).past()
@@ -132,9 +124,8 @@ class LedgerService:
     async def close_purse(self) -> None:
         await (await self._ledger()).close_purse()
 
-    async def close(self) -> None:
-        if self._opening is not None:
-            await (await self._opening).close()
+    async def close(self) -> str | None:
+        return None if self._opening is None else await (await self._opening).close()
 
 
 class LedgerActor:
@@ -256,11 +247,13 @@ class RayLedger:
     async def close_purse(self) -> None:
         await self._insist("close_purse")
 
-    async def close(self) -> None:
+    async def close(self) -> str | None:
+        """Close the journal; a line that says what its mirror still lacks, if it does."""
         while self._flusher is not None and not self._flusher.done():
             await self._flusher
-        await self._insist("close")
+        missing: str | None = await self._insist("close")
         await self._client.close()
+        return missing
 
     async def _insist(self, method: str, *args: Any) -> Any:
         """Make a call; when the actor is away, make it again until it is back. Every call is idempotent.
@@ -272,7 +265,7 @@ class RayLedger:
         while True:
             try:
                 result = await self._client.call(method, *args)
-            except (ConnectionLostError, RayActorError) as error:
+            except (ConnectionLostError, *LOST) as error:
                 if loop.time() >= max(begun, self._answered) + RETRY_FOR_S:
                     raise RunError(f"the journal's actor is lost: {' '.join(str(error).split())[:300]}") from None
                 await asyncio.sleep(0.2)

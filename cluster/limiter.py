@@ -14,12 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
 
 from adrs_ray.config import ModelConfig
 from adrs_ray.errors import RunError
 from adrs_ray.generator.limits import BLOCK_S, Gate, LocalLimiter
-from cluster.calls import answer
+from cluster.calls import LOST, answer
 
 RETRY_FOR_S = 60.0
 """How long a process waits for a lost actor to come back."""
@@ -156,7 +155,7 @@ class RayLimiter:
             try:
                 granted: int = await answer(actor.lease.remote(model, wanted))
                 return granted
-            except RayActorError as error:
+            except LOST as error:
                 now = time.monotonic()
                 give_up = give_up or now + RETRY_FOR_S  # not from the first call on: a place in line may take long
                 if now >= give_up:

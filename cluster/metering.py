@@ -25,11 +25,14 @@ class Metering:
         pool: AnyPool | None,
         evaluation: Evaluation,
         show: Callable[[RunStatus], None],
+        tell: Callable[[str], None],
     ) -> None:
         self._meters = Meters(run, capacity)
         self._pool = pool
         self._evaluation = evaluation
         self._show = show
+        self._tell = tell
+        self._turn_problem: str | None = None
         self._last: RunStatus | None = None
         self._mirror_error = ""
 
@@ -52,4 +55,19 @@ class Metering:
         if self._last is None:
             return
         pool_stats = [] if self._pool is None else self._pool.stats()
-        self._meters.update(self._last, pool_stats, await self._evaluation.slot_stats())
+        turns = self._evaluation.turn_stats()
+        self._meters.update(self._last, pool_stats, await self._evaluation.slot_stats(), turns)
+        problem = None if turns is None else turns.problem
+        if problem is not None and problem != self._turn_problem:
+            self._tell(problem)
+        self._turn_problem = problem
+
+    def summary(self) -> str | None:
+        """What sharing GPUs with engines has cost, in words; None where nothing was shared."""
+        turns = self._evaluation.turn_stats()
+        if turns is None or turns.turns == 0:
+            return None
+        return (
+            f"engines slept {turns.turns} times for {turns.candidates} measurements on their GPUs: "
+            f"{turns.swap_s:.1f} s to sleep and wake each time, {turns.asleep_s:.0f} s without models in all"
+        )

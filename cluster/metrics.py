@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from adrs_ray.candidate import Evaluation
+from adrs_ray.generator.connection import place_of
 from adrs_ray.generator.endpoints import EndpointStatus
 from adrs_ray.generator.engine_metrics import EngineMetrics, EngineRates
 from adrs_ray.ledger import RunStatus
+from cluster.gpu_turns import TurnStats
 from cluster.replica_keeper import ReplicaStatus
 from cluster.slot import SlotStatus
 
@@ -64,6 +66,9 @@ METRICS = (
     Metric("adrs_replica_cache_hit_rate", "gauge", "prompt tokens found in the prefix cache", ("model", "replica")),
     Metric("adrs_slots", "gauge", "evaluation slots", ("devices", "state")),
     Metric("adrs_slot_utilisation", "gauge", "share of the time that slots evaluate", ("devices",)),
+    Metric("adrs_gpu_turns", "gauge", "times that engines slept for candidates in this start"),
+    Metric("adrs_gpu_turn_candidates", "gauge", "candidates measured in one such turn, mean"),
+    Metric("adrs_gpu_swap_seconds", "gauge", "seconds to sleep and to wake in one such turn, mean"),
     Metric("adrs_journal_lag_seconds", "gauge", "from an append to its acknowledgement"),
     Metric("adrs_mirror_lag_seconds", "gauge", "age of the oldest event that the mirror does not have"),
 )
@@ -86,10 +91,11 @@ class ServerLoad:
 
 
 def server_load(status: ReplicaStatus | EndpointStatus) -> ServerLoad:
-    """A replica keeps its number when it is started again, so that its series goes on."""
+    """A replica keeps its number when it is started again, so that its series goes on; an endpoint is its host and
+    port."""
     if isinstance(status, EndpointStatus):
         state = "up" if status.up else "lost"
-        return ServerLoad("+".join(status.models), status.url, state, status.metrics, status.rates)
+        return ServerLoad("+".join(status.models), place_of(status.url) or "", state, status.metrics, status.rates)
     return ServerLoad(status.model, str(status.number), status.state.name.lower(), status.metrics, status.rates)
 
 
@@ -113,7 +119,11 @@ def totals(status: RunStatus) -> dict[Key, float]:
 
 
 def levels(
-    status: RunStatus, servers: Sequence[ServerLoad], slots: Sequence[SlotStatus], lag_s: float | None, capacity: float
+    status: RunStatus,
+    servers: Sequence[ServerLoad],
+    slots: Sequence[SlotStatus],
+    turns: TurnStats | None,
+    capacity: float,
 ) -> dict[Key, float]:
     """Gauges that need no past."""
     found: dict[Key, float] = {
@@ -136,8 +146,13 @@ def levels(
     found["adrs_in_flight", ("evaluating",)] = sum(slot.running for slot in slots)
     found["adrs_in_flight", ("queued",)] = sum(slot.in_line for slot in slots)
     found |= {("adrs_cost_usd", (name,)): model.usage.usd for name, model in status.models.items()}
-    if lag_s is not None:
-        found["adrs_journal_lag_seconds", ()] = lag_s
+    found["adrs_in_flight", ("without_verdict",)] = status.evaluating
+    if status.journal_lag_s is not None:
+        found["adrs_journal_lag_seconds", ()] = status.journal_lag_s
+    if turns is not None:
+        found["adrs_gpu_turns", ()] = turns.turns
+        found["adrs_gpu_turn_candidates", ()] = turns.candidates_per_turn
+        found["adrs_gpu_swap_seconds", ()] = turns.swap_s
     if status.mirror_lag_s is not None:
         found["adrs_mirror_lag_seconds", ()] = status.mirror_lag_s
     return found | _of_servers(servers, capacity) | _of_slots(slots)
@@ -208,7 +223,7 @@ class Tally:
         status: RunStatus,
         servers: Sequence[ServerLoad],
         slots: Sequence[SlotStatus],
-        lag_s: float | None,
+        turns: TurnStats | None,
         now: float,
     ) -> Samples:
         """Samples at `now`, in seconds of a clock that never goes back."""
@@ -222,7 +237,7 @@ class Tally:
         increases = {key: value for key, value in grown.items() if value > 0}
         for key, value in increases.items():
             self._sums[key] += value
-        values = levels(status, servers, slots, lag_s, self.capacity) | self._rates(now)
+        values = levels(status, servers, slots, turns, self.capacity) | self._rates(now)
         self._gauges |= values.keys()
         gone = dict.fromkeys(self._gauges - values.keys(), 0.0)
         exported = {key: value for key, value in increases.items() if key[0] in _BY_NAME}
@@ -282,11 +297,11 @@ class Meters:
         status: RunStatus,
         pool_stats: Iterable[ReplicaStatus | EndpointStatus] = (),
         slot_stats: Iterable[SlotStatus] = (),
-        lag_s: float | None = None,
+        turns: TurnStats | None = None,
     ) -> None:
-        """Tell what is new; cheap, for every second. `lag_s`: how long the journal's last append took."""
+        """Tell what is new; cheap, for every second. `turns`: of a run whose engines share their GPUs."""
         servers = [server_load(each) for each in pool_stats]
-        samples = self._tally.look(status, servers, list(slot_stats), lag_s, time.monotonic())
+        samples = self._tally.look(status, servers, list(slot_stats), turns, time.monotonic())
         for (name, tags), value in samples.increases.items():
             self._meters[name].inc(value, self._tags(name, tags))
         for (name, tags), value in samples.values.items():

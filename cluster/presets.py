@@ -163,10 +163,11 @@ def expand(config: RunConfig, lock: Lock | None = None) -> RunConfig:
 
 
 def _completed(config: RunConfig, chosen: Preset) -> dict[str, Any]:
-    if config.generator.kind == "mailbox":
-        raise UsageError("pool.preset serves models, which generator.kind mailbox does not ask: remove one")
     # What was not set is left out, so that defaults do not count as wishes.
     data: dict[str, Any] = config.model_dump(exclude_unset=True)
+    kind = data.get("generator", {}).get("kind", "openai")
+    if kind != "openai":
+        raise UsageError(f"pool.preset serves models, which generator.kind {kind} does not ask: remove one")
     pool = data.get("pool", {})
     models, engines = _filled(chosen, data.get("models", {}), pool.get("models", {}))
     return {

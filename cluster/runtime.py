@@ -12,7 +12,10 @@ from pathlib import Path
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Unset, Ray 2.60 turns token authentication on and leaves a token file in the user's home that later clusters obey.
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault(
+    "RAY_AUTH_MODE",
+    "token" if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") else "disabled",
+)
 
 import ray
 

@@ -6,7 +6,6 @@ Ray starts it, restarts it and says where it is; jobs come over the wire.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import os
 import time
@@ -104,10 +103,10 @@ class EvaluatorActor:
         """Once the slot is ready to judge. Raises UsageError when this node cannot jail, has no such task, or shows
         the slot other devices than are its own."""
         await self._evaluator()
-        if self._listening is None:
+        if self._listening is None or _failed(self._listening):
             host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
             self._listening = asyncio.create_task(self._server.start(host))
-        address = await self._listening
+        address = await asyncio.shield(self._listening)
         node: str = ray.get_runtime_context().get_node_id()
         return Whereabouts(address, node, await asyncio.to_thread(_raylet, node))
 
@@ -124,7 +123,7 @@ class EvaluatorActor:
         finally:
             self._busy_s += time.monotonic() - begun
             free = self._line.end()
-        return Answer(given, free)
+        return Answer(given, free, spoilt=given is None)
 
     async def stand_in_line(self, client: str) -> None:
         await self._line.wait(client)
@@ -157,17 +156,15 @@ class EvaluatorActor:
             self._checking.cancel()
         await self._server.close()
         if self._started is not None:
-            with contextlib.suppress(UsageError):
-                await (await self._started).close()
+            await asyncio.wait([self._started])
+            if not _failed(self._started):
+                await self._started.result().close()
 
     async def _evaluator(self) -> LocalEvaluator:
-        if self._started is None:
+        # Begun again when it failed: what was wrong may be mended, a full disk or a device that was taken.
+        if self._started is None or _failed(self._started):
             self._started = asyncio.create_task(self._make())
-        try:
-            return await self._started
-        except UsageError:
-            self._started = None  # what was wrong may be mended: a full disk, a device that was taken
-            raise
+        return await asyncio.shield(self._started)
 
     async def _make(self) -> LocalEvaluator:
         if self._gpus:
@@ -228,6 +225,10 @@ def own_devices(given: Sequence[int | str], visible: str | None) -> str:
             "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES on the GPU nodes"
         )
     return ",".join(names)
+
+
+def _failed(start: asyncio.Task[Any]) -> bool:
+    return start.done() and (start.cancelled() or start.exception() is not None)
 
 
 def _raylet(node: str) -> tuple[str, int]:

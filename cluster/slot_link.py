@@ -7,11 +7,10 @@ import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ray.exceptions import RayError
-
+from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import EvaluationJob
 from cluster.calls import answer
-from cluster.dispatch import Answer, UnreachableError
+from cluster.dispatch import Answer, UnreachableError, told
 from cluster.slot import SlotStatus, Whereabouts
 from cluster.wire import Address, ConnectionLostError, WireClient
 
@@ -34,8 +33,8 @@ class RaySlot:
         self.where = where
 
     async def meet(self) -> None:
-        told, self._told = self._told, None
-        where = told or await self._ask()
+        known, self._told = self._told, None
+        where = known or await self._ask()
         if self._wire is not None:
             await self._wire.close()
         self.where, self._greeted = where, False
@@ -44,8 +43,10 @@ class RaySlot:
     async def _ask(self) -> Whereabouts:
         try:
             where: Whereabouts = await answer(self._actor.whereabouts.remote())
-        except RayError as error:
-            raise UnreachableError(" ".join(str(error).split())[:200]) from None
+        except UsageError:
+            raise
+        except Exception as error:  # whatever its start met: it is away, and asked again
+            raise UnreachableError(told(error)) from None
         return where
 
     async def evaluate(self, job: EvaluationJob) -> Answer:

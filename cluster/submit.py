@@ -20,6 +20,7 @@ from adrs_ray.errors import UsageError
 from adrs_ray.task import Task, builtin_tasks, load_task
 from cluster.job import parse_settings, run_name
 from cluster.job_server import JobServer, JobView, mismatch, versions_here
+from cluster.model_lock import LOCK_NAME, read_lock
 from cluster.presets import expand
 from cluster.working_dir import OUTPUTS, PackedFile, checked_size, listed, megabytes, write_archive
 
@@ -64,7 +65,8 @@ def prepare(order: Order, environ: Mapping[str, str]) -> Submission:
     """Check an order as `adrs job` would there, and gather its files. Raises UsageError, one line."""
     task = load_task(order.task)
     given = RunConfig() if order.config is None else read_config(order.config)
-    config = expand(override(given, parse_settings(list(order.settings))))
+    lock = None if order.config is None else read_lock(_folder(order.config))
+    config = expand(override(given, parse_settings(list(order.settings))), lock)
     _check_task(task, config)
     _check_places(order, config)
     name = run_name(order.task, order.config, order.name)
@@ -173,14 +175,22 @@ def _placed_task(order: Order, files: list[PackedFile]) -> tuple[str, list[Packe
 
 
 def _placed_config(order: Order, files: list[PackedFile]) -> tuple[list[str], list[PackedFile]]:
+    """How the config is named there, and the files with it and with the lock beside it, which pins its models."""
     if order.config is None:
         return [], files
     path = order.config.expanduser().resolve()
     inside = _below(path, order.working_dir)
     if inside is not None and any(file.name == inside for file in files):
         return ["--config", inside], files
-    name = f"adrs-config/{path.name}"
-    return ["--config", name], [*files, PackedFile(name, path, path.stat().st_size)]
+    lock = _folder(order.config) / LOCK_NAME
+    sent = [path, *([lock] if lock.exists() else [])]
+    beside = [PackedFile(f"adrs-config/{each.name}", each, each.stat().st_size) for each in sent]
+    return ["--config", beside[0].name], [*files, *beside]
+
+
+def _folder(config: Path) -> Path:
+    """Where `adrs models pull --config` has its lock: beside the file as it is named, a link or not."""
+    return config.expanduser().parent
 
 
 def _below(path: Path, folder: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Looking on while another writes: the same status, at the cost of what is new."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_a_look_sees_what_was_appended_since_and_a_changed_budget(tmp_path):
         await ledger.start_epoch()
         status = await follower.look()
         limits.append(status.max_candidates)
-        assert status == await ledger.status()
+        assert status == replace(await ledger.status(), journal_lag_s=None)
         assert status.resumes == 1
         follower.close()
         await ledger.close()

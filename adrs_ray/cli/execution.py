@@ -25,12 +25,15 @@ def resolved(config: RunConfig, file: Path | None) -> RunConfig:
 
     Raises UsageError for a preset that is not known, and a mirror that cannot be used.
     """
+    from adrs_ray.errors import UsageError
     from adrs_ray.storage.mirror import absolute_url
     from cluster.model_lock import read_lock
     from cluster.presets import expand
 
     config = expand(config, None if file is None else read_lock(file.parent))
     if config.mirror.url is None:
+        if config.mirror.ack == "mirror":
+            raise UsageError("mirror.ack: mirror needs mirror.url, or an --out of `adrs job` that is remote")
         return config
     mirror = config.mirror.model_copy(update={"url": absolute_url(config.mirror.url)})
     return config.model_copy(update={"mirror": mirror})
@@ -139,8 +142,12 @@ def execute(
     as_json: bool,
     fence: bool,
     drain_s: float | None = None,
+    cut_short: int = 130,
 ) -> RunResult:
-    """Run it and print how it ended. `drain_s`: after a signal it is stopped at once when so long has passed."""
+    """Run it and print how it ended. `drain_s`: after a signal it is stopped at once when so long has passed.
+
+    Exits with `cut_short` when it was stopped at once.
+    """
     import asyncio
     import contextlib
 
@@ -153,7 +160,9 @@ def execute(
         print(note, file=stream, flush=True)
     # A judge may print; the line of JSON must stay alone.
     with contextlib.redirect_stdout(stream), status_view(config.budget, stream) as view:
-        result = asyncio.run(_supervised(task, config, folder, seeds, local, baselines, fence, view.show, drain_s))
+        result = asyncio.run(
+            _supervised(task, config, folder, seeds, local, baselines, fence, view.show, drain_s, cut_short)
+        )
     if as_json:
         typer.echo(result_json(folder, result))
     else:
@@ -171,6 +180,7 @@ async def _supervised(
     fence: bool,
     on_status: Any,
     drain_s: float | None,
+    cut_short: int,
 ) -> RunResult:
     """Run with signals: the first SIGINT or SIGTERM drains, the second, or the end of `drain_s`, stops at once."""
     import asyncio
@@ -184,13 +194,19 @@ async def _supervised(
     this = asyncio.current_task()
     assert this is not None
 
+    interrupted = False
+
     def interrupt() -> None:
-        if switch.reason is not None and switch.reason.startswith("stopped"):
+        nonlocal interrupted
+        if interrupted:
             this.cancel()
             return
-        switch.reason = STOPPED_BY_SIGNAL
+        interrupted = True
+        if switch.reason is None or not switch.reason.startswith("stopped"):
+            switch.reason = STOPPED_BY_SIGNAL
         if drain_s is not None:
-            loop.call_later(drain_s, this.cancel)
+            # What has ended is only being put away: that is not cut short.
+            loop.call_later(drain_s, lambda: None if switch.ended else this.cancel())
         print(
             f"\nfinishing what is under way (again to stop at once); go on later with: {again}",
             file=sys.stderr,
@@ -212,4 +228,4 @@ async def _supervised(
         return await run_on_ray(task, config, folder, seeds, on_status, switch, baselines, fence, attach)
     except asyncio.CancelledError:
         print(f"adrs: stopped at once; go on with: {again}", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
+        raise SystemExit(cut_short) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from adrs_ray.storage.runfolder import RunFolder
     from adrs_ray.task import Task
     from cluster.job import Place
+
+
+ENDED_BY_SIGNAL = 143
+"""Exit code of a job that is not done: who retries failed jobs shall start it again."""
 
 
 def register(root: typer.Typer) -> None:
@@ -63,7 +67,7 @@ def job(
     place = place_of(run, out, given)
     given = resolved(override(given, {"mirror.url": place.mirror}), config)
     if detach:
-        _detach(given, run, sys.argv[1:])
+        _detach(task, given, run, sys.argv[1:], as_json)
         return
     notes = [line for line in (place.note, bring_here(place)) if line]
     if not (place.path / RUN_YAML).exists():
@@ -125,11 +129,21 @@ def _execute(
 ) -> None:
     from adrs_ray.cli.execution import STOPPED_BY_SIGNAL, execute
 
-    drain_s = config.cluster.drain_s
-    result = execute(task, config, folder, seeds, notes, False, baselines, as_json, fence=False, drain_s=drain_s)
+    result = execute(
+        task,
+        config,
+        folder,
+        seeds,
+        notes,
+        local=False,
+        baselines=baselines,
+        as_json=as_json,
+        fence=False,
+        drain_s=config.cluster.drain_s,
+        cut_short=ENDED_BY_SIGNAL,
+    )
     if result.reason == STOPPED_BY_SIGNAL:
-        # Not done: who retries failed jobs shall start this one again.
-        raise SystemExit(143)
+        raise SystemExit(ENDED_BY_SIGNAL)
 
 
 def _this_cluster() -> str | None:
@@ -137,12 +151,17 @@ def _this_cluster() -> str | None:
     return "auto" if os.environ.get("RAY_ADDRESS") else None
 
 
-def _detach(config: RunConfig, name: str, argv: list[str]) -> None:
+def _detach(task: str, config: RunConfig, name: str, argv: list[str], as_json: bool) -> None:
+    from adrs_ray.cli.execution import split_notes, told
     from adrs_ray.errors import UsageError
+    from adrs_ray.task import load_task
     from cluster.detached import start_detached
 
     if config.cluster.address is None:
         raise UsageError("--detach needs a cluster that stays: give --address, or submit this as a job")
-    command: list[Any] = [argument for argument in argv if argument != "--detach"]
+    # What is wrong with either is said here, where somebody looks.
+    split_notes(told(load_task(task), config))
+    command = [argument for argument in argv if argument != "--detach"]
     where = start_detached(config.cluster.address, name, command)
-    typer.echo(f"run {name} goes on on {where}; watch it with: adrs status {name} --address {config.cluster.address}")
+    watch = f"adrs watch {name} --address {config.cluster.address}"
+    typer.echo(f"run {name} goes on on {where}; watch it with: {watch}", err=as_json)

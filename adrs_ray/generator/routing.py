@@ -234,6 +234,8 @@ class Router:
         """Held by the first in line while it waits."""
         self._changed = asyncio.Event()
         self._waits = True
+        self._dark_since: float | None = None
+        """Since when no server answers, as the first in line saw it; None while one does."""
 
     @property
     def key(self) -> str | None:
@@ -275,9 +277,10 @@ class Router:
         self, key: bytes, rng: np.random.Generator, avoid: frozenset[str] = frozenset()
     ) -> AsyncIterator[Lease]:
         """A server for one request, as long as the context lasts. Waits behind full servers without end, for one that
-        answers at all `wait_s`: then NoServerError."""
+        answers at all `wait_s` since it asked or since the last one was lost, in line or not: then NoServerError."""
+        asked = time.monotonic()
         async with self._turn:
-            lease = await self._next(key, rng, avoid)
+            lease = await self._next(key, rng, avoid, asked)
         self._leases.add(lease)
         try:
             yield lease
@@ -286,19 +289,20 @@ class Router:
             lease.end()
             self._changed.set()
 
-    async def _next(self, key: bytes, rng: np.random.Generator, avoid: frozenset[str]) -> Lease:
-        given_up: float | None = None
+    async def _next(self, key: bytes, rng: np.random.Generator, avoid: frozenset[str], asked: float) -> Lease:
         while True:
             self._changed.clear()
             now = time.monotonic()
             server = self._board.choose(key, now, rng, avoid)
             if server is not None:
+                self._dark_since = None
                 return self._board.begin(server.id, now)
             wait = self._board.wait_s(now)
             if self._board.answers(now):
-                given_up = None
+                self._dark_since = None
             else:
-                given_up = now + self._wait_s if given_up is None else given_up
+                self._dark_since = now if self._dark_since is None else self._dark_since
+                given_up = max(asked, self._dark_since) + self._wait_s
                 if now >= given_up or not self._waits:
                     raise NoServerError(self._why())
                 wait = min(wait, given_up - now)

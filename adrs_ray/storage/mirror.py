@@ -7,6 +7,7 @@ What a run loses with the disk of its head is what the mirror lacks: with `ack: 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -44,6 +45,8 @@ __all__ = [
 OPEN_WAIT_S = 30.0
 CLOSE_WAIT_S = 15.0
 _PAUSE_S = 0.5
+
+_log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
@@ -161,7 +164,7 @@ async def open_mirrored(
 async def mirror_best(config: MirrorConfig, folder: RunFolder) -> None:
     """Copy the best program and its verdict to the mirror; nothing happens without a mirror or a best program.
 
-    Raises RunError, one line, when the store fails.
+    A store that fails is a warning: the journal has both.
     """
     if config.url is None:
         return
@@ -172,7 +175,10 @@ async def mirror_best(config: MirrorConfig, folder: RunFolder) -> None:
             if file.is_file():
                 files.put(f"best/{file.name}", file.read_bytes())
 
-    await asyncio.to_thread(_insist, copy, files, time.monotonic() + CLOSE_WAIT_S)
+    try:
+        await asyncio.to_thread(_insist, copy, files, time.monotonic() + CLOSE_WAIT_S)
+    except RunError as error:
+        _log.warning("the best program is not in the mirror: %s", error)
 
 
 def _insist(work: Callable[[], _Result], files: MirrorFiles, give_up: float) -> _Result:

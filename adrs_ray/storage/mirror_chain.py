@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.storage.excerpt import ExcerptReader
@@ -75,6 +76,16 @@ class MirrorState:
     """The highest that a head wrote under."""
     run: str | None
     """The run's name."""
+    last: Position | None = None
+    """The event at `last_seq`; None without any."""
+
+    def within(self, journal: Path) -> bool:
+        """Whether a journal's file holds all events of the mirror. Raises UsageError when it is no journal."""
+        reader = ExcerptReader(journal)
+        try:
+            return reader.position(self.last_seq) == self.last
+        finally:
+            reader.close()
 
 
 class Chain:
@@ -157,7 +168,7 @@ def mirror_state(url: str) -> MirrorState | None:
         raise RunError(f"mirror {files.where}: it cannot be read: {error}") from None
     if tip.header is None:
         return None
-    return MirrorState(tip.last_seq, tip.epoch, None if tip.header.run is None else tip.header.run.name)
+    return MirrorState(tip.last_seq, tip.epoch, None if tip.header.run is None else tip.header.run.name, tip.last)
 
 
 def attach(files: MirrorFiles, journal: ExcerptReader, epoch: int, run: RunIdentity | None) -> Tip:

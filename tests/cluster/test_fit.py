@@ -14,6 +14,7 @@ from adrs_ray.errors import UsageError
 from adrs_ray.task_spec import Stage
 from cluster.estimate import ANSWER_TOKENS, TOKENS_PER_S, estimate
 from cluster.fit import RESERVE_GIB, EngineNeed, Footprint, NodeRoom, engine_needs, fit, hardware, lacks
+from cluster.presets import expand
 
 CPU_STAGE = Stage(name="simulated")
 GPU_STAGE = Stage(name="measured", gpus=1)
@@ -181,6 +182,35 @@ def test_replicas_bound_what_is_asked_at_once():
     many = config({"split": {"small": (8, 1)}, "max_in_flight": 8}, islands=islands)
     slow, fast = (estimate(each, fit([node()], each, [])) for each in (few, many))
     assert math.isclose(slow.hours, 8 * fast.hours)
+
+
+def test_a_model_that_shares_an_engine_adds_no_room_and_takes_none_away():
+    def hours(count, in_flight):
+        islands = {"count": count, "in_flight": in_flight}
+        shared = expand(parse_config({"pool": {"preset": "1x80gb"}, "islands": islands}, "test"))
+        assert (list(shared.pool.models), list(shared.models)) == (["small"], ["small", "strong"])
+        assert shared.pool.max_in_flight == 24
+        return estimate(shared, fit([node(gpus=1)], shared, [])).hours
+
+    assert math.isclose(hours(4, 3), 2 * hours(4, 6))
+    assert math.isclose(hours(64, 64), hours(4, 6))
+
+
+def test_a_model_that_is_served_elsewhere_bounds_nothing():
+    islands = {"count": 64, "in_flight": 64}
+    hosted = {"base_url": "http://10.0.0.7:8000/v1", "model": "hosted"}
+    mixed = expand(parse_config({"pool": {"preset": "2x80gb"}, "models": {"strong": hosted}, "islands": islands}, "t"))
+    found = estimate(mixed, fit([node(gpus=1)], mixed, []))
+    # Neither reasons, so that all answers are alike.
+    assert math.isclose(found.hours, found.candidates / (64 * 64 * TOKENS_PER_S / ANSWER_TOKENS) / 3600)
+
+
+@pytest.mark.parametrize("kind", ["mutate", "mailbox"])
+def test_engines_that_no_generator_asks_take_no_room(kind):
+    split = config({"split": {"strong": (2, 8)}}, generator={"kind": kind})
+    found = fit([node(gpus=2)], split, [CPU_STAGE, GPU_STAGE])
+    assert engine_needs(split, {}) == []
+    assert (dict(found.replicas), found.gpu_slots, found.in_turns) == ({}, 2, False)
 
 
 def test_a_run_without_models_has_no_estimate():

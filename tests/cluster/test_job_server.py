@@ -7,7 +7,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from adrs_ray.errors import RunError, UsageError
-from cluster.job_server import JobServer, JobView, Versions, image, mismatch, read_token, source_of
+from cluster.job_server import (
+    LOST_FOR_S,
+    RECONNECT_S,
+    JobServer,
+    JobView,
+    Versions,
+    image,
+    mismatch,
+    read_token,
+    source_of,
+)
 
 TOKEN = "canary-token-77c1"
 HERE = Versions("2.60.0", "3.11.7")
@@ -15,12 +25,17 @@ HERE = Versions("2.60.0", "3.11.7")
 
 @pytest.fixture
 def dashboard(monkeypatch, tmp_path):
-    """Answers GETs from `answers` (path -> status, body), remembers what was sent."""
+    """Answers GETs from `answers` (path -> status, body, or their source; None hangs up), remembers what was sent."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             server.seen.append((self.path, self.headers.get("Authorization")))
-            status, body = server.answers.get(self.path, (404, b"{}"))
+            answer = server.answers.get(self.path, (404, b"{}"))
+            if callable(answer):
+                answer = answer()
+            if answer is None:
+                return
+            status, body = answer
             self.send_response(status)
             self.end_headers()
             self.wfile.write(body)
@@ -158,6 +173,84 @@ def test_other_addresses_are_refused_without_echoing_a_password(address):
     with pytest.raises(UsageError) as raised:
         JobServer(address)
     assert "pw" not in str(raised.value)
+
+
+class Clock:
+    """`time` of the module, in which nothing takes time but sleep."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("cluster.job_server.time", clock)
+    return clock
+
+
+RUNNING, SUCCEEDED, AWAY, PROXY = "RUNNING", "SUCCEEDED", None, (503, b"upstream")
+
+
+def job_says(dashboard, *steps, then):
+    """What the server says of job j: steps in turn, at last `then` for ever."""
+    left = list(steps)
+
+    def next_answer():
+        step = left.pop(0) if left else then
+        if isinstance(step, str):
+            job = {"type": "SUBMISSION", "submission_id": "j", "status": step, "entrypoint": "adrs job t"}
+            return 200, json.dumps(job).encode()
+        return step
+
+    dashboard.answers["/api/jobs/j"] = next_answer
+    return left
+
+
+MISSES = int(LOST_FOR_S / RECONNECT_S)
+"""Looks without an answer that are borne in a row."""
+
+
+def test_a_dashboard_that_is_away_for_moments_ends_neither_view(dashboard, clock):
+    away = [AWAY, PROXY] * (MISSES // 2)
+    # The log is reached by no WebSocket here, so that every look finds the connection lost.
+    logs = iter([AWAY, PROXY, (200, json.dumps({"logs": "one\ntwo\n"}).encode())])
+    dashboard.answers["/api/jobs/j/logs"] = lambda: next(logs)
+    server, written = JobServer(dashboard.address), []
+    left = job_says(dashboard, RUNNING, *away, RUNNING, *away, RUNNING, *away, then=SUCCEEDED)
+    assert server.follow("j", written.append).status == SUCCEEDED
+    assert (left, "".join(written)) == ([], "one\ntwo\n")
+    left = job_says(dashboard, *away, RUNNING, *away, then=SUCCEEDED)
+    assert server.wait("j", 3 * LOST_FOR_S).status == SUCCEEDED
+    assert left == []
+
+
+@pytest.mark.parametrize("answer", [AWAY, PROXY])
+def test_a_dashboard_that_stays_away_is_given_up_in_one_line(dashboard, clock, answer):
+    server = JobServer(dashboard.address)
+    for look in (lambda: server.follow("j", print), lambda: server.wait("j", 10 * LOST_FOR_S)):
+        left = job_says(dashboard, RUNNING, *[answer] * (MISSES + 1), then=SUCCEEDED)
+        with pytest.raises(RunError) as raised:
+            look()
+        assert left == []
+        assert "\n" not in str(raised.value)
+
+
+def test_who_waits_for_less_gives_up_sooner(dashboard, clock):
+    server = JobServer(dashboard.address)
+    job_says(dashboard, then=AWAY)
+    with pytest.raises(RunError, match="Connection"):
+        server.wait("j", 10.0)
+    assert clock.now <= 1000.0 + 10.0 + RECONNECT_S
+    job_says(dashboard, then=RUNNING)
+    with pytest.raises(RunError, match="has not ended in 10 s"):
+        server.wait("j", 10.0)
 
 
 def test_code_that_asks_for_a_run_comes_from_that_runs_job():

@@ -9,6 +9,7 @@ from adrs_ray.candidate import Evaluation, Usage
 from adrs_ray.generator.endpoints import EndpointStatus
 from adrs_ray.generator.engine_metrics import EngineMetrics, EngineRates
 from adrs_ray.ledger import IslandStatus, Leader, ModelStatus, RunStatus
+from cluster.gpu_turns import TurnStats
 from cluster.metrics import METRICS, Tally, server_load
 from cluster.replica_keeper import ReplicaState, ReplicaStatus
 from cluster.slot import SlotStatus
@@ -40,8 +41,8 @@ def status(candidates=0, failures=None, resumes=0, models=None, **other):
     )
 
 
-def look(tally, told, servers=(), slots=(), lag_s=None, now=0.0):
-    return tally.look(told, servers, slots, lag_s, now)
+def look(tally, told, servers=(), slots=(), now=0.0, turns=None):
+    return tally.look(told, servers, slots, turns, now)
 
 
 def test_candidates_are_counted_by_how_they_ended():
@@ -135,14 +136,14 @@ def test_what_a_replica_says_is_told_and_is_nothing_once_it_is_gone():
     assert values["adrs_replicas", ("small", "starting")] == 1
 
 
-def test_an_endpoint_is_told_as_a_replica_of_the_models_it_serves():
+def test_an_endpoint_is_told_by_its_place_as_a_replica_of_the_models_it_serves():
     endpoint = EndpointStatus("http://h:8000/v1", True, ("small",), "", EngineMetrics(running=6.0), EngineRates())
     values = look(Tally(24), status(), [server_load(endpoint)]).values
-    assert values["adrs_replica_utilisation", ("small", "http://h:8000/v1")] == 0.25
+    assert values["adrs_replica_utilisation", ("small", "h:8000")] == 0.25
 
 
 def test_scores_islands_and_lags_are_told():
-    values = look(Tally(48), status(mirror_lag_s=1.5), lag_s=0.004).values
+    values = look(Tally(48), status(mirror_lag_s=1.5, journal_lag_s=0.004)).values
     assert values["adrs_best_score", ("train",)] == 0.5
     assert values["adrs_best_score", ("validation",)] == 0.45
     assert values["adrs_islands", ("paused",)] == 1
@@ -154,10 +155,13 @@ def test_scores_islands_and_lags_are_told():
 def test_every_metric_is_told_with_its_tags_and_no_other_is():
     tally = Tally(48)
     model = {"small": ModelStatus(4, Usage(tokens_in=10, tokens_out=20, tokens_cached=3, usd=0.5, gpu_s=3.0), lost=1)}
-    told = replace(status(10, {"crash": 2}, models=model, mirror_lag_s=0.0), reexecuted=1)
-    samples = look(tally, told, [replica()], [slot(up_s=2, busy_s=1)], 0.0)
+    told = replace(status(10, {"crash": 2}, models=model, mirror_lag_s=0.0, journal_lag_s=0.0), reexecuted=1)
+    turns = TurnStats(turns=2, candidates=7, to_sleep_s=3.0, to_wake_s=5.0)
+    samples = look(tally, told, [replica()], [slot(up_s=2, busy_s=1)], 0.0, turns)
     arity = {metric.name: len(metric.tags) for metric in METRICS}
     kinds = {metric.name: metric.kind for metric in METRICS}
     assert {name for name, _ in samples.increases} == {name for name, kind in kinds.items() if kind == "counter"}
     assert {name for name, _ in samples.values} == {name for name, kind in kinds.items() if kind == "gauge"}
+    assert samples.values["adrs_gpu_swap_seconds", ()] == 4.0
+    assert samples.values["adrs_gpu_turn_candidates", ()] == 3.5
     assert all(len(tags) == arity[name] for name, tags in (*samples.increases, *samples.values))

@@ -64,9 +64,16 @@ def test_a_preset_that_is_not_known_is_refused_with_all_that_are():
         expand(with_preset("9x80gb"))
 
 
-def test_a_preset_for_people_is_refused():
-    with pytest.raises(UsageError, match="mailbox"):
-        expand(with_preset(generator={"kind": "mailbox"}))
+@pytest.mark.parametrize("kind", ["mailbox", "mutate"])
+def test_a_preset_for_a_generator_that_asks_no_model_is_refused(kind: str):
+    with pytest.raises(UsageError, match=f"generator.kind {kind} does not ask"):
+        expand(with_preset(generator={"kind": kind}))
+    with pytest.raises(UsageError, match=f"generator.kind {kind} does not ask"):
+        expand(override(with_preset(), {"generator.kind": kind}))
+
+
+def test_a_preset_with_other_settings_of_the_generator_asks_models():
+    assert expand(with_preset(generator={"redraws": 3})).generator.kind == "openai"
 
 
 def test_a_config_without_a_preset_stays_as_it_is():

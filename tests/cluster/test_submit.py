@@ -6,6 +6,7 @@ import pytest
 
 from adrs_ray.errors import UsageError
 from cluster.job_server import JobView
+from cluster.model_lock import LOCK_NAME, Locked, read_lock, write_lock
 from cluster.submit import STOP_WAIT, Order, entrypoint, instructions, outcome, prepare
 from tests.tiny import write_tiny_task
 
@@ -51,6 +52,40 @@ def test_a_task_and_a_config_from_elsewhere_go_along(tmp_path):
     submission = prepare(order(folder, task, working_dir=work), {})
     assert "job adrs-task/tiny --config adrs-config/night.yaml --name tiny-night" in submission.entrypoint
     assert {"adrs-task/tiny/judge.py", "adrs-config/night.yaml"} <= sent(submission)
+
+
+def test_the_lock_beside_a_config_goes_with_it_and_pins_the_run_there(tmp_path):
+    folder, _ = project(tmp_path, "pool: {preset: 8x80gb}\n")
+    write_lock(folder, {"a/b": Locked(revision="main", commit="0" * 40, bytes=1)})
+    work = tmp_path / "work"
+    work.mkdir()
+    for working_dir, names in (
+        (folder, {"night.yaml", LOCK_NAME}),
+        (work, {"adrs-config/night.yaml", f"adrs-config/{LOCK_NAME}"}),
+    ):
+        submission = prepare(order(folder, "txn_offline", working_dir=working_dir), {})
+        found = {file.name: file.path for file in submission.files}
+        assert names <= found.keys()
+        assert read_lock(found[next(name for name in names if name.endswith(LOCK_NAME))].parent) == read_lock(folder)
+
+
+def test_the_lock_of_a_config_that_is_a_link_is_the_one_beside_the_link(tmp_path):
+    folder, _ = project(tmp_path)
+    (tmp_path / "shared").mkdir()
+    linked = tmp_path / "shared" / "tonight.yaml"
+    linked.symlink_to(folder / "night.yaml")
+    write_lock(linked.parent, {"a/b": Locked(revision="main", commit="0" * 40, bytes=1)})
+    work = tmp_path / "work"
+    work.mkdir()
+    submission = prepare(order(folder, "txn_offline", config=linked, working_dir=work), {})
+    assert sent(submission) == {"adrs-config/night.yaml", f"adrs-config/{LOCK_NAME}"}
+
+
+def test_a_lock_that_is_none_is_said_before_anything_is_sent(tmp_path):
+    folder, _ = project(tmp_path)
+    (folder / LOCK_NAME).write_text("models: [a]\n")
+    with pytest.raises(UsageError, match=r"models\.lock\.yaml"):
+        prepare(order(folder, "txn_offline"), {})
 
 
 def test_a_task_that_would_be_left_out_with_the_outputs_goes_along_all_the_same(tmp_path):

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from adrs_ray.cli.bench import throughput
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.storage.journal import Event, EventKind
 from cluster.process_cost import DRIVER, REST, Process, by_kind, pss_mb, tree
@@ -117,6 +118,11 @@ def test_rows_are_chosen_by_how_their_names_begin() -> None:
     assert chosen_rows([""]) == all_rows()
     with pytest.raises(UsageError, match=r"--rows 3/: no row begins so; there are 0/16/off"):
         chosen_rows(["0/", "3/"])
+
+
+def test_the_quick_rows_are_not_chosen_from() -> None:
+    with pytest.raises(UsageError, match="--quick has rows of its own"):
+        throughput(rows=["0/"], candidates=None, quick=True)
 
 
 def test_every_row_has_a_name_of_its_own_and_a_config() -> None:

@@ -135,6 +135,25 @@ def test_every_group_of_gpus_holds_whole_engines(name):
 
 
 @pytest.mark.parametrize("name", SIZED_FOR)
+def test_wherever_a_gpu_is_an_engine_finds_its_weights(name):
+    """A replica of a pod that was lost may be placed on any free GPU."""
+    seen = 0
+    for _, pod in pods(cluster_of(manifest(name))):
+        for container in pod.containers:
+            if "nvidia.com/gpu" not in container.resources.limits:
+                continue
+            seen += 1
+            variables = {each.name: each.value for each in container.env}
+            (mount,) = [each for each in container.volume_mounts if each.mount_path == variables["HF_HOME"]]
+            (volume,) = [each for each in pod.volumes if each.name == mount.name]
+            assert variables["HF_HUB_OFFLINE"] == "1"
+            assert mount.read_only
+            assert volume.persistent_volume_claim.read_only
+            assert volume.persistent_volume_claim.claim_name == "adrs-models"
+    assert seen == 2
+
+
+@pytest.mark.parametrize("name", SIZED_FOR)
 def test_the_head_waits_for_runs_to_drain(name):
     config, head = config_for(name), cluster_of(manifest(name)).head_group_spec
     assert head.template.spec.termination_grace_period_seconds >= config.cluster.drain_s + 30

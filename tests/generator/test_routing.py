@@ -277,6 +277,80 @@ def test_a_lease_waits_for_a_server_to_come_and_gives_up_in_time():
     run(main())
 
 
+class Clock:
+    """`time` of the module: it stands until it is set, which wakes who waits at the router."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def reach(self, seconds: float, router: Router, view: PoolView) -> None:
+        self.now = 1000.0 + seconds
+        router.set_view(view)
+        for _ in range(5):
+            await settled()
+
+
+def given_up(tasks: dict[int, asyncio.Task[None]]) -> set[int]:
+    return {name for name, task in tasks.items() if task.done() and isinstance(task.exception(), NoServerError)}
+
+
+def test_everybody_in_line_gives_up_in_time_from_when_it_asked(monkeypatch):
+    async def main() -> None:
+        clock, router, log, never = Clock(), Router("small", 4, wait_s=120.0), list[str](), asyncio.Event()
+        monkeypatch.setattr("adrs_ray.generator.routing.time", clock)
+        tasks = dict[int, asyncio.Task[None]]()
+        for second in (0, 0, 0, 1, 2, 60):
+            await clock.reach(second, router, view_of(""))
+            tasks[len(tasks)] = asyncio.create_task(hold(router, never, log))
+            await settled()
+        await clock.reach(119, router, view_of(""))
+        assert given_up(tasks) == set()
+        await clock.reach(120, router, view_of(""))
+        assert given_up(tasks) == {0, 1, 2}
+        await clock.reach(122, router, view_of(""))
+        assert given_up(tasks) == {0, 1, 2, 3, 4}
+        await clock.reach(179, router, view_of(""))
+        assert not tasks[5].done()
+        await clock.reach(180, router, view_of(""))
+        assert given_up(tasks) == set(tasks)
+        assert log == []
+
+    run(main())
+
+
+def test_who_waited_behind_a_full_server_gives_up_in_time_from_when_it_was_lost(monkeypatch):
+    async def main() -> None:
+        clock, router, log, never = Clock(), Router("small", 1, wait_s=120.0), list[str](), asyncio.Event()
+        monkeypatch.setattr("adrs_ray.generator.routing.time", clock)
+        full, dark = view_of("a", key=None), view_of("", key=None)
+        router.set_view(full)
+        holding = asyncio.create_task(hold(router, never, log))
+        await settled()
+        tasks = dict[int, asyncio.Task[None]]()
+        for second, view in ((10, full), (400, full), (500, dark), (550, dark)):
+            await clock.reach(second, router, view)
+            tasks[second] = asyncio.create_task(hold(router, never, log))
+            await settled()
+        await clock.reach(619, router, dark)
+        assert given_up(tasks) == set()
+        # A moment with a server, full as it is, is a new beginning for all.
+        await clock.reach(619.5, router, view_of("b", key=None))
+        assert log == ["a", "b"]
+        await clock.reach(700, router, dark)
+        await clock.reach(819, router, dark)
+        assert given_up(tasks) == set()
+        await clock.reach(820, router, dark)
+        assert given_up(tasks) == {400, 500, 550}
+        for task in (holding, tasks[10]):
+            task.cancel()
+        await asyncio.gather(holding, tasks[10], return_exceptions=True)
+
+    run(main())
+
+
 def test_a_draining_run_does_not_wait_for_servers_that_are_away_but_for_full_ones():
     async def main() -> None:
         router, log, door = Router("small", 1), list[str](), asyncio.Event()
