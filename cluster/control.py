@@ -17,13 +17,13 @@ import socket
 import sys
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from adrs_ray.errors import RunError, UsageError
@@ -214,6 +214,18 @@ def joined(address: str, run: str) -> Any:
         yield _actor(address, run)
     finally:
         ray.shutdown()
+
+
+async def snapshots(actor: Any, every_s: float) -> AsyncIterator[RunStatus]:
+    """The status of a run again and again, until it does not go on any more."""
+    while True:
+        try:
+            yield await actor.snapshot.remote()
+        except RayTaskError:  # there is no journal yet
+            pass
+        except RayActorError:
+            return
+        await asyncio.sleep(every_s)
 
 
 def _ask_here(address: str, run: str, argv: Sequence[str], stdin: str) -> Answer:

@@ -299,6 +299,7 @@ class Dispatcher:
             except Exception as error:  # the boundary of this task: one slot must not be lost for an odd error
                 self._problem = told(error)
             else:
+                self._problem = ""
                 self._refusals.pop(slot, None)
                 self._offer(slot)
                 return
@@ -366,7 +367,7 @@ class Dispatcher:
 
 
 def told(error: BaseException) -> str:
-    """One line of an error that says what kind it is where Ray and we do not name it better."""
+    """An error in one line, with its kind where that is not ours: a bare `KeyError` says little by its text."""
     line = " ".join(str(error).split())[:200]
     if isinstance(error, (ConnectionLostError, RunError)) and line:
         return line

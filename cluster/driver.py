@@ -31,11 +31,11 @@ from cluster.fit import Fit, fit
 from cluster.island import RayHost, models_on_ray
 from cluster.ledger import RayLedger, start_ledger
 from cluster.limiter import start_limiter
-from cluster.metering import METER_INTERVAL_S, Metering
+from cluster.metering import Metering
 from cluster.nodes import nodes_of_cluster, nvidia_gpus
 from cluster.pools import AnyPool, open_pool
 from cluster.presets import footprints
-from cluster.runtime import connect
+from cluster.runtime import allow_many_connections, connect
 from cluster.upkeep import beside, every, follow, unless_stopped
 
 NODES_POLL_S = 2.0
@@ -71,6 +71,7 @@ async def run_on_ray(
 
     Raises UsageError when the cluster cannot host the run or a node cannot judge, RunError when the run cannot go on.
     """
+    allow_many_connections()
     # Held to the end, though the ledger actor is the one that writes: it comes up late, and may be lost for a while.
     journal = await asyncio.to_thread(SqliteJournal.open, folder.journal, fence=fence)
     try:
@@ -123,7 +124,7 @@ async def _run(run: _Run, seeds: Sequence[Seed], baselines: bool) -> RunResult:
         )
         parts = IslandParts(config, brief, models, evaluation.evaluator, ledger)
         search = Search(run.task, parts, run.folder, ledger, host, metering.on_status, run.stop)
-        upkeep = [every(METER_INTERVAL_S, metering.look)]
+        upkeep = [every(metering.interval_s, metering.look)]
         if pool is not None:
             upkeep.append(follow(pool, host.publish))
         result = await beside(search.run(seeds, baselines), *upkeep)

@@ -23,7 +23,7 @@ from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.task import Task
 from adrs_ray.task_spec import Stage
 from cluster.calls import answer
-from cluster.dispatch import Dispatcher
+from cluster.dispatch import SLOTS_GONE_S, Dispatcher
 from cluster.fit import hardware
 from cluster.node_cache import TaskParcel, parcel_task
 from cluster.nodes import nodes_of_cluster
@@ -35,6 +35,9 @@ PATIENCE_S = 60.0
 """How long a start waits for the rest of the slots once there is one of each kind."""
 STATUS_S = 5.0
 """How long a slot is waited for when it is asked how it is."""
+TURNS_GONE_S = 60.0
+"""How long the driver, which measures in turns, may be out of reach."""
+TURNS_PAUSE_S = 1.0
 CLOSE_S = 10.0
 """How long slots are given to end their processes; then they are killed."""
 
@@ -138,9 +141,7 @@ class SlotSource:
         if node is not None:
             # Devices are on their node or nowhere. Without, a node that others fill meanwhile must not keep it waiting.
             free = devices is None
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
-                node, soft=free, _spill_on_unavailable=free
-            )
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=free, _spill_on_unavailable=free)
         one = self.config.evaluator.model_copy(update={"slots": 1})
         actor = ray.remote(EvaluatorActor).options(**options)
         return actor.remote(self.parcel, one, self.config.isomorphic, need.stages, need.gpus, devices)
@@ -186,11 +187,12 @@ class RayEvaluator:
     Takes what `start_slots` gives, or a plain sequence of actors that serve every stage.
     """
 
-    def __init__(self, slots: SlotDirectory | Sequence[Any]) -> None:
+    def __init__(self, slots: SlotDirectory | Sequence[Any], gone_s: float = SLOTS_GONE_S) -> None:
+        """`gone_s`: how long jobs wait when no slot can take any."""
         if not isinstance(slots, SlotDirectory):
             slots = SlotDirectory((SlotGroup(SlotNeed(), tuple(slots)),))
         self._directory = slots
-        self._kinds = [_Kind(group) for group in slots.groups]
+        self._kinds = [_Kind(group, gone_s) for group in slots.groups]
         self._by_stage = {stage: kind for kind in self._kinds for stage in kind.group.need.stages}
 
     @property
@@ -232,7 +234,7 @@ class RayEvaluator:
 class _Kind:
     """The slots of one group, or the driver's turns in their place."""
 
-    def __init__(self, group: SlotGroup) -> None:
+    def __init__(self, group: SlotGroup, gone_s: float = SLOTS_GONE_S) -> None:
         self.group = group
         client = secrets.token_hex(8)
         known = group.known or (None,) * len(group.actors)
@@ -240,7 +242,7 @@ class _Kind:
         name = f"stage {', '.join(group.need.stages)}" if group.need.stages else "evaluation"
         # Any order will do, as long as it is another one in each process.
         order = sorted(range(len(self._slots)), key=lambda number: secrets.token_bytes(8))
-        self._dispatcher = Dispatcher(name, self._slots, self._missing, order)
+        self._dispatcher = Dispatcher(name, self._slots, self._missing, order, gone_s)
         turns = group.turns
         self._turns = None if turns is None else WireClient(always(turns))
 
@@ -254,12 +256,23 @@ class _Kind:
     async def evaluate(self, job: EvaluationJob) -> Verdict:
         if self._turns is None:
             return await self._dispatcher.evaluate(job)
-        try:
-            verdict: Verdict = await self._turns.call("evaluate", job)
-        except ConnectionLostError:
-            # Once more: a connection may be lost. A driver that is lost ends this process, too.
-            verdict = await self._turns.call("evaluate", job)
-        return verdict
+        clock = asyncio.get_running_loop().time
+        lost_at: float | None = None
+        while True:
+            sent = clock()
+            try:
+                verdict: Verdict = await self._turns.call("evaluate", job)
+                return verdict
+            except ConnectionLostError as error:
+                # Again: the driver finds the job under way. A driver that is lost ends this process, too.
+                if lost_at is None or clock() - sent >= TURNS_GONE_S:
+                    lost_at = clock()
+                if clock() - lost_at >= TURNS_GONE_S:
+                    stage = f"stage {', '.join(self.group.need.stages)}"
+                    raise RunError(
+                        f"{stage}: the driver, which measures it, was out of reach for {TURNS_GONE_S:g} s: {error}"
+                    ) from None
+            await asyncio.sleep(TURNS_PAUSE_S)
 
     async def stats(self) -> list[SlotStatus]:
         return list(await asyncio.gather(*(self._status(number) for number in range(len(self._slots)))))

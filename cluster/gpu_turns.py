@@ -11,14 +11,14 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from adrs_ray.candidate import Verdict
 from adrs_ray.errors import RunError
 from adrs_ray.evaluator import EvaluationJob
-from adrs_ray.generator.routing import PoolView, Server
+from adrs_ray.generator.routing import PoolView
 from cluster.wire import Address, WireServer
 
 Places = Sequence[tuple[str, Sequence[str]]]
@@ -33,7 +33,11 @@ LOOK_S = 1.0
 RETRY_S = (1.0, 30.0)
 """Between attempts to put the pool to sleep or wake it: at first, and at most."""
 GIVE_UP_S = 600.0
-"""How long the pool may refuse to sleep before the run ends."""
+"""How long the pool may refuse to sleep, or have no GPU for a turn, before the run ends."""
+TRIES = 10
+"""Turns in which slots may refuse one job: each time the engines, and with them the slots, may have moved."""
+CLOSE_S = 5.0
+"""How long engines that sleep are waited for at the end: most are ended right after."""
 
 
 class SleepingPool(Protocol):
@@ -59,8 +63,12 @@ class SleepingPool(Protocol):
 class TurnSlots(Protocol):
     """Slots on the devices of engines."""
 
+    def lacks(self, places: Places) -> str | None:
+        """Why no job can run on those places, one line; None when one can."""
+        ...
+
     async def evaluate(self, job: EvaluationJob, places: Places) -> Verdict:
-        """On one of those places. Raises RunError when none of them can take a job."""
+        """On one of those places. Raises RunError when none of them takes it now: they may have been lost."""
         ...
 
 
@@ -77,7 +85,7 @@ class TurnStats:
     to_sleep_s: float = 0.0
     to_wake_s: float = 0.0
     problem: str | None = None
-    """One line while the pool does not sleep or wake."""
+    """One line while the pool does not sleep or wake, or has no GPU for a turn."""
 
     @property
     def swap_s(self) -> float:
@@ -93,6 +101,10 @@ class TurnStats:
 class _Waiting:
     job: EvaluationJob
     since: float
+    refused: int = 0
+    """Turns in which no slot took it."""
+    error: str = ""
+    """Of the last of these."""
     verdict: asyncio.Future[Verdict] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -134,7 +146,7 @@ class GpuTurns:
         return replace(self._stats, waiting=len(self._known))
 
     async def close(self) -> None:
-        """End; engines that sleep are woken, for a pool may outlive the run."""
+        """End; engines that sleep are woken, for a pool may outlive the run. Takes `CLOSE_S` at most for that."""
         await self._server.close()
         if self._loop is not None:
             self._loop.cancel()
@@ -142,32 +154,56 @@ class GpuTurns:
         for waiting in list(self._known.values()):
             waiting.verdict.cancel()
         if self._asleep:
-            await asyncio.gather(self._pool.wake(), return_exceptions=True)
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._pool.wake()
             self._asleep = False
 
     async def _go_round(self) -> None:
+        lacking_since: float | None = None
         while True:
             await self._gathered()
-            begun = time.monotonic()
-            # From the first try on: whatever became of it, they are woken before anybody counts on them.
-            self._asleep = True
-            slept = await self._insist(self._pool.sleep, GIVE_UP_S)
-            self._add(to_sleep_s=time.monotonic() - begun)
-            if slept:
-                self._add(turns=1, candidates=await self._measure())
-            else:
-                self._refuse(RunError(f"the models do not sleep, so that no GPU is free: {self._stats.problem}"))
-            waking = time.monotonic()
-            await self._insist(self._pool.wake, None)
-            self._asleep = False
-            self._add(to_wake_s=time.monotonic() - waking, asleep_s=time.monotonic() - begun)
+            # Engines that have just been lost have no GPUs now, and will have some: jobs wait for that.
+            lack = self._slots.lacks(self._pool.gpus()) or await self._turn()
+            if lack is None:
+                lacking_since = None
+                continue
+            self._stats = replace(self._stats, problem=lack)
+            now = time.monotonic()
+            lacking_since = lacking_since or now
+            if now - lacking_since >= GIVE_UP_S:
+                self._refuse(RunError(f"no turn on the GPUs of engines for {now - lacking_since:.0f} s: {lack}"))
+                lacking_since = None
+            await asyncio.sleep(RETRY_S[0])
+
+    async def _turn(self) -> str | None:
+        """Why nothing was measured though jobs wait, one line; None when the turn has done what it could."""
+        begun = time.monotonic()
+        lack: str | None = None
+        # From the first try on: whatever became of it, they are woken before anybody counts on them.
+        self._asleep = True
+        slept = await self._insist(self._pool.sleep, GIVE_UP_S)
+        self._add(to_sleep_s=time.monotonic() - begun)
+        if not slept:
+            self._refuse(RunError(f"the models do not sleep, so that no GPU is free: {self._stats.problem}"))
+        else:
+            places = list(self._pool.gpus())
+            lack = self._slots.lacks(places)
+            if lack is None:
+                measured, lack = await self._measure(places)
+                self._add(turns=1, candidates=measured)
+        waking = time.monotonic()
+        await self._insist(self._pool.wake, None)
+        self._asleep = False
+        self._add(to_wake_s=time.monotonic() - waking, asleep_s=time.monotonic() - begun)
+        return lack
 
     async def _gathered(self) -> None:
         """Until a batch waits, the first has waited long enough, or the engines have nothing to do anyhow."""
         busy_at = time.monotonic()
         while len(self._queue) < self._batch:
             now = time.monotonic()
-            if not self._queue or any(server.load for servers in self._servers() for server in servers):
+            if not (self._queue and self._idle()):
                 busy_at = now
             left = None
             if self._queue:
@@ -179,8 +215,10 @@ class GpuTurns:
                 async with asyncio.timeout(None if left is None else min(left, LOOK_S)):
                     await self._arrived.wait()
 
-    def _servers(self) -> Iterable[tuple[Server, ...]]:
-        return self._pool.view().servers.values()
+    def _idle(self) -> bool:
+        """Whether every model has a server and none has a request: requests to one that was lost wait for another."""
+        servers = self._pool.view().servers.values()
+        return bool(servers) and all(each and not any(server.load for server in each) for each in servers)
 
     async def _insist(self, act: Callable[[], Awaitable[object]], give_up_s: float | None) -> bool:
         """Do it again until it is done; False when it never was for `give_up_s`."""
@@ -199,19 +237,23 @@ class GpuTurns:
             await asyncio.sleep(pause)
             pause = min(2 * pause, RETRY_S[1])
 
-    async def _measure(self) -> int:
-        """All that waits and what arrives meanwhile, within bounds; how many jobs it was."""
-        places = list(self._pool.gpus())
+    async def _measure(self, places: Places) -> tuple[int, str | None]:
+        """All that waits and what arrives meanwhile, within bounds, until a job is refused.
+
+        How many jobs it was; where it was none, why.
+        """
         under_way: set[asyncio.Task[None]] = set()
+        back: list[_Waiting] = []
         begun = 0
         try:
             while True:
                 self._arrived.clear()
-                while self._queue and begun < TURN_BATCHES * self._batch:
-                    under_way.add(asyncio.create_task(self._one(self._queue.popleft(), places)))
+                while self._queue and not back and begun < TURN_BATCHES * self._batch:
+                    under_way.add(asyncio.create_task(self._one(self._queue.popleft(), places, back)))
                     begun += 1
                 if not under_way:
-                    return begun
+                    measured = begun - len(back)
+                    return measured, back[0].error if back and not measured else None
                 arrival = asyncio.create_task(self._arrived.wait())
                 await asyncio.wait([*under_way, arrival], return_when=asyncio.FIRST_COMPLETED)
                 arrival.cancel()
@@ -220,10 +262,18 @@ class GpuTurns:
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
+            self._queue.extendleft(sorted(back, key=lambda waiting: waiting.since, reverse=True))
 
-    async def _one(self, waiting: _Waiting, places: Places) -> None:
+    async def _one(self, waiting: _Waiting, places: Places, back: list[_Waiting]) -> None:
+        """Measure it; a job that is refused joins `back`."""
         try:
             verdict = await self._slots.evaluate(waiting.job, places)
+        except RunError as error:
+            waiting.refused, waiting.error = waiting.refused + 1, str(error)
+            if waiting.refused < TRIES:
+                back.append(waiting)
+            elif not waiting.verdict.done():
+                waiting.verdict.set_exception(error)
         except Exception as error:  # the boundary of this task: it is raised where evaluate() is awaited
             if not waiting.verdict.done():
                 waiting.verdict.set_exception(error)

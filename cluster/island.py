@@ -19,6 +19,7 @@ from cluster.calls import LOST, answer
 from cluster.evaluator import RayEvaluator
 from cluster.ledger import RayLedger
 from cluster.limiter import RayLimiter
+from cluster.runtime import allow_many_connections
 
 ModelFactory: TypeAlias = Callable[[RunConfig, Any, Mapping[str, Router], Collection[str]], Models]
 """From the config, the limiter actor (None where no model has limits), the routers of models that the pool serves, and
@@ -49,6 +50,7 @@ class IslandActor:
         model_factory: ModelFactory,
         view: PoolView,
     ) -> None:
+        allow_many_connections()
         self._number = number
         self._config = parse_config(config, "island actor")
         self._brief = brief

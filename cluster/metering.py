@@ -11,6 +11,8 @@ from cluster.metrics import Meters
 from cluster.pools import AnyPool
 
 METER_INTERVAL_S = 1.0
+SLOTS_PER_S = 256
+"""Slots asked in a second: with more of them meters are told less often."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,11 @@ class Metering:
         self._turn_problem: str | None = None
         self._last: RunStatus | None = None
         self._mirror_error = ""
+
+    @property
+    def interval_s(self) -> float:
+        """Between two looks."""
+        return max(METER_INTERVAL_S, len(self._evaluation.directory.actors) / SLOTS_PER_S)
 
     def on_status(self, status: RunStatus) -> None:
         """Called with every new status; shows it."""

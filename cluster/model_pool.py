@@ -23,6 +23,8 @@ from cluster.replica_keeper import ReplicaKeeper, ReplicaState, ReplicaStatus
 
 METRICS_EVERY_S = 2.0
 DRAIN_TICK_S = 0.25
+WAITING_EVERY_S = 60.0
+"""Between two lines about replicas that have waited for a place longer than a start may take."""
 
 Progress = Callable[[str], None]
 
@@ -44,6 +46,21 @@ def progress_line(statuses: Iterable[ReplicaStatus]) -> str:
         up.setdefault(status.model, []).append(status.state in (ReplicaState.UP, ReplicaState.ASLEEP))
     parts = [f"{sum(each)} of {len(each)} {model}" for model, each in up.items()]
     return ", ".join([f"{parts[0]} up", *parts[1:]]) if parts else ""
+
+
+def waiting_line(statuses: Iterable[ReplicaStatus], patience_s: Mapping[str, float]) -> str:
+    """Such as `strong 1 of 2 waits for 4 GPUs on one node`; of each model, those that have waited longer than its
+    `patience_s`. "" when there are none."""
+    by_model: dict[str, list[ReplicaStatus]] = {}
+    for status in statuses:
+        by_model.setdefault(status.model, []).append(status)
+    parts = []
+    for model, each in by_model.items():
+        if count := sum(status.queued_s > patience_s[model] for status in each):
+            gpus = each[0].gpus
+            place = f"{gpus} GPU{'s on one node' * (gpus > 1)}" if gpus else "CPUs"
+            parts.append(f"{model} {count} of {len(each)} wait{'s' * (count == 1)} for {place}{' each' * (count > 1)}")
+    return ", ".join(parts)
 
 
 def by_name(config: RunConfig, by_engine: Mapping[str, tuple[Server, ...]]) -> dict[str, tuple[Server, ...]]:
@@ -78,22 +95,27 @@ class ModelPool:
         self._last_line = ""
         self._losses = 0
         self._closed = False
+        self.sleeps: bool | None = None
+        """Whether the engines are started so that they can leave their GPUs; None before that is decided."""
 
     async def start(self, on_progress: Progress = lambda line: None) -> None:
         """Start every replica; returns when each model has one that answers, the others keep coming up.
 
-        `on_progress` gets a line at each change, then and later. Raises UsageError when the cluster can never host
-        them, RunError when the first starts of all replicas of a model have failed.
+        `on_progress` gets a line at each change, then and later, and until then one a minute about replicas that have
+        waited for a place for `start_timeout_s`: another run may hold it, and wait for ours. Raises UsageError when the
+        cluster can never host them, RunError when the first starts of all replicas of a model have failed.
         """
         self._on_progress = on_progress
         holds_all = holds_every_gpu(nodes_of_cluster(), self._config)
-        may_sleep = holds_all and self._config.pool.one_gpu == "auto" if self._may_sleep is None else self._may_sleep
-        specs = engine_specs(self._config, self._name, self._key, may_sleep)
+        by_default = holds_all and self._config.pool.one_gpu == "auto"
+        self.sleeps = by_default if self._may_sleep is None else self._may_sleep
+        specs = engine_specs(self._config, self._name, self._key, self.sleeps)
         self._keepers = [ReplicaKeeper(spec, self._awake, self._refresh) for spec in specs]
         self._tasks = [asyncio.create_task(keeper.keep()) for keeper in self._keepers]
         self._tasks.append(asyncio.create_task(self._read_metrics()))
         for task in self._tasks:
             task.add_done_callback(self._ended)
+        telling = asyncio.create_task(self._tell_what_waits())
         try:
             while not self._each_answers():
                 news = self._news
@@ -102,6 +124,8 @@ class ModelPool:
         except BaseException:
             await self.close()
             raise
+        finally:
+            telling.cancel()
 
     def view(self) -> PoolView:
         """What answers now; while the pool is asleep, or waits for that, nothing of it accepts requests."""
@@ -216,6 +240,13 @@ class ModelPool:
     def _wake_listeners(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
+
+    async def _tell_what_waits(self) -> None:
+        patience_s = {name: engine.start_timeout_s for name, engine in self._config.pool.models.items()}
+        while True:
+            await asyncio.sleep(WAITING_EVERY_S)
+            if line := waiting_line(self.stats(), patience_s):
+                self._on_progress(line)
 
     async def _read_metrics(self) -> None:
         """Again and again; a replica that does not say keeps what it said last."""

@@ -64,6 +64,8 @@ class ReplicaStatus:
     """Failed starts and losses, since the pool was started."""
     error: str = ""
     """Why it was lost last."""
+    queued_s: float = 0.0
+    """How long it has waited for a place; 0 while it does not."""
 
 
 def pause_s(failures: int) -> float:
@@ -94,6 +96,8 @@ class ReplicaKeeper:
         self._sleep_s: float | None = None
         self._wake_s: float | None = None
         self._ended_because = ""
+        self._since = time.monotonic()
+        """Of its state."""
 
     @property
     def place(self) -> Place | None:
@@ -115,6 +119,9 @@ class ReplicaKeeper:
             except RayError as error:
                 told = " ".join(str(error).split())[:200]
                 self.error = self._ended_because or f"{self.spec.marker}: its actor or node was lost: {told}"
+            except Exception as error:  # what its node refused, as a full disk does: another start may be on another
+                told = " ".join(str(error).split())[:200]
+                self.error = f"{self.spec.marker}: {type(error).__name__}{': ' + told if told else ''}"
             self._forget()
             self.losses += 1
             self.failed_first |= up_at is None
@@ -190,6 +197,7 @@ class ReplicaKeeper:
             wake_s=self._wake_s,
             losses=self.losses,
             error=self.error,
+            queued_s=time.monotonic() - self._since if self.state is ReplicaState.QUEUED and place is None else 0.0,
         )
 
     async def _start(self) -> float:
@@ -208,6 +216,9 @@ class ReplicaKeeper:
         self._ended_because = ""
         self._actor = options.remote(spec)
         self._place = await answer(self._actor.place.remote())
+        # It may have waited for its place into a turn of the candidates, who measure on its GPUs now.
+        while not self._awake.is_set():
+            await self._awake.wait()
         self._become(ReplicaState.STARTING)
         announced: Announcement = await answer(self._actor.start.remote())
         self._announced = announced
@@ -225,5 +236,7 @@ class ReplicaKeeper:
         self._rates = EngineRates()
 
     def _become(self, state: ReplicaState) -> None:
+        if state is not self.state:
+            self._since = time.monotonic()
         self.state = state
         self._on_change()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import resource
 import socket
 import sys
 import time
@@ -26,6 +27,12 @@ START_ATTEMPTS = 2
 LISTENER_TIMEOUT_S = 10.0
 
 _HOST_PORT = re.compile(r"(?P<host>[^:/]+|\[[^\]/]+\]):(?P<port>\d+)")
+
+
+def allow_many_connections() -> None:
+    """Raise this process's limit of open files as far as it may be raised: an island has a connection to every slot."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def check_layout() -> None:

@@ -7,6 +7,7 @@ each gets its share of every server. When no run has held a lease for `LEASE_S` 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -30,6 +31,7 @@ RENEW_S = 3.0
 JOIN_S = 60.0
 """How long a run tries to join: a pool of that name may just be ending."""
 _LINES_KEPT = 100
+_log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
@@ -110,8 +112,11 @@ class Leases:
         return gone
 
     def abandoned(self, now: float) -> bool:
-        """Whether nobody wants the pool any more. One that lost its last lease by silence was kept long enough."""
+        """Whether nobody has had a lease for `LEASE_S`, however the last one ended."""
         return not self._until and now - self._idle_since >= LEASE_S
+
+    def __contains__(self, run: str) -> bool:
+        return run in self._until
 
     def __len__(self) -> int:
         return len(self._until)
@@ -123,9 +128,9 @@ class PoolHost:
     def __init__(self, config: dict[str, Any], name: str, may_sleep: bool | None) -> None:
         self._config = parse_config(config, f"shared pool {name}")
         self._name = name
-        self._pool = ModelPool(self._config, name, may_sleep)
+        # A run that has no need of it is no reason to refuse the next one that has.
+        self._pool = ModelPool(self._config, name, may_sleep or None)
         self._leases = Leases(time.monotonic())
-        self._share_of = 1
         self._version = 0
         self._news = asyncio.Event()
         self._lines: list[tuple[int, str]] = []
@@ -137,16 +142,24 @@ class PoolHost:
         self._turn = asyncio.Condition()
         self._running: asyncio.Task[None] | None = None
 
-    async def join(self, run: str, wanted: dict[str, Any]) -> None:
-        """Take a lease. Raises UsageError when the pool is another one, PoolEndsError when it ends."""
+    async def join(self, run: str, wanted: dict[str, Any], needs_sleep: bool = False) -> int:
+        """Take a lease; the version before it. Raises UsageError when the pool is another one, or never sleeps and
+        the run needs that; PoolEndsError when it ends."""
         if self._ending:
             raise PoolEndsError
         if (told := disagreement(self._name, shared_part(self._config), wanted)) is not None:
             raise UsageError(told)
-        if self._leases.renew(run, time.monotonic()):
-            self._changed()
         if self._running is None:
             self._running = asyncio.create_task(self._run())
+        if needs_sleep and not await self._sleeps():
+            raise UsageError(
+                f"the pool {self._name!r} was started without sleep mode, and this run measures candidates on the GPUs "
+                "of its engines: give another pool.name, or start when no run uses the pool"
+            )
+        before = self._version
+        if self._leases.renew(run, time.monotonic()):
+            self._changed()
+        return before
 
     async def follow(self, run: str, seen: int) -> Snapshot:
         """The pool when it differs from version `seen`, or after `RENEW_S`; renews the lease."""
@@ -167,27 +180,44 @@ class PoolHost:
     async def leave(self, run: str) -> None:
         """Give the lease back."""
         if self._leases.leave(run, time.monotonic()):
-            await self._woken_by(run)
+            await self._left(run)
             self._changed()
 
     async def sleep(self, run: str) -> float:
-        """As `ModelPool.sleep`; waits while another run has the GPUs."""
+        """As `ModelPool.sleep`; waits while another run has the GPUs. Raises RunError for a run without a lease."""
         async with self._turn:
-            await self._turn.wait_for(lambda: self._sleeper in (None, run))
+            await self._turn.wait_for(lambda: run not in self._leases or self._sleeper in (None, run))
+            if run not in self._leases:
+                raise RunError(f"the pool {self._name!r} does not sleep for a run that has no lease of it")
             self._sleeper = run
         return await self._pool.sleep()
 
     async def wake(self, run: str) -> float:
-        return await self._woken_by(run)
-
-    async def _woken_by(self, run: str) -> float:
         if self._sleeper != run:
             return 0.0
         seconds = await self._pool.wake()
         async with self._turn:
-            self._sleeper = None
+            if self._sleeper == run:  # another call may have given the turn to another run meanwhile
+                self._sleeper = None
             self._turn.notify_all()
         return seconds
+
+    async def _left(self, run: str) -> None:
+        """Whatever this run, which has no lease any more, has or waits for is given up."""
+        async with self._turn:
+            self._turn.notify_all()
+        await self.wake(run)
+
+    async def _expire(self) -> None:
+        for run in self._leases.expire(time.monotonic()):
+            self._changed(f"{run.rpartition('#')[0]} has not renewed its lease of the pool")
+            await self._left(run)
+
+    async def _sleeps(self) -> bool:
+        """Whether the engines are started so that they can sleep; a pool that fails says so by itself."""
+        while (sleeps := self._pool.sleeps) is None and self._failure is None:
+            await asyncio.sleep(0.05)
+        return sleeps is not False
 
     def _changed(self, line: str | None = None) -> None:
         self._version += 1
@@ -202,9 +232,7 @@ class PoolHost:
         try:
             while not upkeep.done() and not self._leases.abandoned(time.monotonic()):
                 await asyncio.wait([upkeep], timeout=1.0)
-                for run in self._leases.expire(time.monotonic()):
-                    self._changed(f"{run.rpartition('#')[0]} has not renewed its lease of the pool")
-                    await self._woken_by(run)
+                await self._expire()
         finally:
             self._ending = True
             upkeep.cancel()
@@ -225,6 +253,9 @@ class PoolHost:
                 view = await self._pool.changed(view)
         except (UsageError, RunError) as error:
             self._failure, self._unusable = str(error), isinstance(error, UsageError)
+        except Exception as error:  # the boundary of this actor: its runs are told, not left to start it again
+            _log.exception("the shared pool %s failed", self._name)
+            self._failure = f"the pool {self._name!r} failed: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class SharedPool:
@@ -237,9 +268,10 @@ class SharedPool:
         self._config = config
         self._name = config.pool.name
         self._run = f"{run}#{secrets.token_hex(4)}"
-        self._may_sleep = may_sleep
+        self._needs_sleep = bool(may_sleep)
         self._host: Any = None
         self._snapshot: Snapshot | None = None
+        self._joined_at = 0
         self._view = PoolView()
         self._news = asyncio.Event()
         self._on_progress: Progress = lambda line: None
@@ -247,7 +279,7 @@ class SharedPool:
 
     async def start(self, on_progress: Progress = lambda line: None) -> None:
         """Join the pool, or start it; returns when each model has a server. Raises as `ModelPool.start`, and UsageError
-        when the pool is there with other engines."""
+        when the pool is there with other engines, or without the sleep mode that this run needs."""
         self._on_progress = on_progress
         try:
             await self._join()
@@ -325,8 +357,9 @@ class SharedPool:
         deadline = time.monotonic() + JOIN_S
         while True:
             try:
-                host: Any = actor_class.remote(self._config.model_dump(), self._name, self._may_sleep)
-                await answer(host.join.remote(self._run, shared_part(self._config)))
+                host: Any = actor_class.remote(self._config.model_dump(), self._name, self._needs_sleep)
+                joining = host.join.remote(self._run, shared_part(self._config), self._needs_sleep)
+                self._joined_at = await answer(joining)
                 self._host = host
                 return
             except (RayActorError, PoolEndsError) as error:
@@ -357,7 +390,8 @@ class SharedPool:
 
     @property
     def _seen(self) -> int:
-        return -1 if self._snapshot is None else self._snapshot.version
+        """What was told before this run joined is no news to it."""
+        return self._joined_at if self._snapshot is None else self._snapshot.version
 
     def _publish(self, view: PoolView) -> None:
         self._view = view

@@ -9,9 +9,12 @@ from typing import Any
 from adrs_ray.candidate import Verdict
 from adrs_ray.errors import RunError
 from adrs_ray.evaluator import EvaluationJob
-from cluster.evaluator import RayEvaluator, SlotDirectory, SlotSource, end_slots
+from cluster.evaluator import RayEvaluator, SlotDirectory, SlotNeed, SlotSource, end_slots
 from cluster.gpu_turns import Places
 from cluster.slot import SlotStatus
+
+GONE_S = 30.0
+"""How long a turn waits when no slot can take a job: the engines sleep meanwhile, and may have moved."""
 
 
 class SharedSlots:
@@ -23,6 +26,12 @@ class SharedSlots:
         self._evaluator: RayEvaluator | None = None
         self._actors: list[Any] = []
         self._moving = asyncio.Lock()
+
+    def lacks(self, places: Places) -> str | None:
+        if self._wanted(places):
+            return None
+        need = self._need
+        return f"stage {', '.join(need.stages)} needs {need.gpus:g} GPUs: no replica of the pool has them"
 
     async def evaluate(self, job: EvaluationJob, places: Places) -> Verdict:
         evaluator = await self._on(places)
@@ -40,20 +49,26 @@ class SharedSlots:
         self._evaluator, self._actors, self._places = None, [], None
 
     async def _on(self, places: Places) -> RayEvaluator:
-        need = self._source.gpu
-        assert need is not None
-        wanted = device_groups(places, need.gpus)[: self._source.config.evaluator.gpu_slots]
-        if not wanted:
-            raise RunError(f"stage {', '.join(need.stages)} needs {need.gpus:g} GPUs: no replica of the pool has them")
+        wanted = self._wanted(places)
+        if (lack := self.lacks(places)) is not None:
+            raise RunError(lack)
         async with self._moving:
             if self._evaluator is None or wanted != self._places:
                 await self.close()
                 groups = [self._source.start_on(node, devices) for node, devices in wanted]
                 self._actors = [actor for group in groups for actor in group.actors]
                 group = replace(groups[0], actors=tuple(self._actors))
-                self._evaluator = RayEvaluator(SlotDirectory((group,), self._source.last))
+                self._evaluator = RayEvaluator(SlotDirectory((group,), self._source.last), GONE_S)
                 self._places = wanted
             return self._evaluator
+
+    def _wanted(self, places: Places) -> list[tuple[str, str]]:
+        return device_groups(places, self._need.gpus)[: self._source.config.evaluator.gpu_slots]
+
+    @property
+    def _need(self) -> SlotNeed:
+        assert self._source.gpu is not None
+        return self._source.gpu
 
 
 def device_groups(places: Places, gpus: float) -> list[tuple[str, str]]:

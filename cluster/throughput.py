@@ -114,9 +114,9 @@ class Watched:
 
     @property
     def until(self) -> float:
-        """When islands were last seen: what ends takes its CPU time with it."""
-        seen = (each.at for each in self.samples if any(self.kinds[pid] == "islands" for pid in each.cpu_s))
-        return max(seen, default=self.begun)
+        """When all islands were last seen: what ends takes its CPU time with it."""
+        there = [sum(self.kinds[pid] == "islands" for pid in sample.cpu_s) for sample in self.samples]
+        return max((s.at for s, n in zip(self.samples, there, strict=True) if n == max(there)), default=self.begun)
 
     def cpu_ms(self, begin: float, end: float, candidates: int) -> dict[str, float]:
         """CPU milliseconds per candidate by kind between two times, linear between samples."""

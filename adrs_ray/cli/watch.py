@@ -77,21 +77,11 @@ async def _followed(run: Path) -> Follower:
 
 
 async def _watch_actor(address: str, run: str) -> None:
-    from ray.exceptions import RayActorError, RayTaskError
+    from cluster.control import joined, snapshots
 
-    from cluster.control import joined
-
-    with joined(address, run) as actor:
-        budget = await actor.budget.remote()
-        with other_view(budget) as view:
-            while True:
-                try:
-                    view.show(await actor.snapshot.remote())
-                except RayTaskError:  # there is no journal yet
-                    pass
-                except RayActorError:
-                    break
-                await asyncio.sleep(LOOK_EVERY_S)
+    with joined(address, run) as actor, other_view(await actor.budget.remote()) as view:
+        async for status in snapshots(actor, LOOK_EVERY_S):
+            view.show(status)
     typer.echo(f"{run} does not go on any more on the cluster at {address}")
 
 

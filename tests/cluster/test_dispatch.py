@@ -31,7 +31,9 @@ class Slot:
         self.began: list[tuple[str, EvaluationJob]] = []
         self.away = False
         self.refuses: str | None = None
-        self.cannot: UsageError | None = None
+        self.cannot: Exception | None = None
+        self.spoils: set[str] = set()
+        self.met = 0
         self.deaths_count = True
         self.lost = asyncio.Event()
         self.calls: Counter[str] = Counter()
@@ -49,6 +51,7 @@ class Link:
         self.slot, self.client = slot, client
 
     async def meet(self) -> None:
+        self.slot.met += 1
         if self.slot.cannot is not None:
             raise self.slot.cannot
         if self.slot.away:
@@ -70,6 +73,8 @@ class Link:
                 await self.slot.run(self.slot, job)
         finally:
             free = line.end()
+        if job.candidate in self.slot.spoils:
+            return Answer(None, free, spoilt=True)
         return Answer(Evaluation(1.0, {}, (), "verified", 0.0, attempts=job.attempts + 1), free)
 
     async def stand_in_line(self) -> None:
@@ -355,6 +360,114 @@ def test_a_node_that_cannot_judge_ends_the_start_and_is_waited_for_later(monkeyp
         while one.refusals:
             await asyncio.sleep(0.001)
         await one.ready(60.0)
+        await one.close()
+
+    done(main())
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("odd"), KeyError("x")])
+def test_a_slot_that_meets_with_an_odd_error_is_met_again(monkeypatch, error):
+    monkeypatch.setattr(dispatch, "RETRY_S", (0.001, 0.01))
+
+    async def main() -> None:
+        slot = Slot()
+        slot.cannot = error
+        (one,) = processes([slot], 1, gone_s=0.05)
+        with pytest.raises(RunError, match="the cluster has none; the last one said: " + type(error).__name__):
+            await one.ready(1.0)
+        assert slot.met > 1
+        assert not one.refusals
+        slot.cannot = None
+        await one.ready(1.0)
+        assert isinstance(await one.evaluate(job(0)), Evaluation)
+        slot.away = True
+        with pytest.raises(RunError, match="the last one said: away"):
+            await one.evaluate(job(1))
+        await one.close()
+
+    done(main())
+
+
+def test_an_odd_error_in_a_line_leaves_nobody_waiting(monkeypatch):
+    monkeypatch.setattr(dispatch, "RETRY_S", (0.001, 0.01))
+
+    async def main() -> None:
+        slot = Slot(a_while)
+        (one,) = processes([slot], 1)
+        await one.ready(1.0)
+        link = one._links[0]
+        stand, stood, freed = link.stand_in_line, asyncio.Event(), asyncio.Event()
+
+        async def broken() -> None:
+            stood.set()
+            await freed.wait()
+            monkeypatch.setattr(link, "stand_in_line", stand)
+            raise PermissionError("odd")
+
+        monkeypatch.setattr(link, "stand_in_line", broken)
+        assert slot.line.begin("other")
+        waiting = asyncio.create_task(one.evaluate(job(0)))
+        await stood.wait()
+        slot.line.end()
+        freed.set()
+        assert isinstance(await waiting, Evaluation)
+        await one.close()
+
+    done(main())
+
+
+def test_a_slot_that_refuses_with_an_odd_error_does_not_end_the_watch(monkeypatch):
+    monkeypatch.setattr(dispatch, "STALE_S", 0.005)
+    monkeypatch.setattr(dispatch, "WATCH_S", 0.002)
+
+    async def main() -> None:
+        slot = Slot()
+        (one,) = processes([slot], 1, gone_s=0.05)
+        await one.ready(1.0)
+        slot.line.pause()
+
+        async def refusal() -> str | None:
+            raise KeyError("odd")
+
+        monkeypatch.setattr(one._links[0], "refusal", refusal)
+        with pytest.raises(RunError, match=r"stage full has taken a job .* KeyError: 'odd'"):
+            await one.evaluate(job(0))
+        await one.close()
+
+    done(main())
+
+
+def test_a_candidate_that_breaks_two_devices_is_quarantined_and_one_that_breaks_none_is_judged():
+    async def main() -> None:
+        slots = [Slot(), Slot(), Slot()]
+        for slot in slots:
+            slot.spoils = {"c0", "c1"}
+        slots[2].spoils = {"c0"}
+        (one,) = processes(slots, 1)
+        # An earlier life of the run says nothing of devices: two must break here.
+        broken = await one.evaluate(job(0, attempts=1))
+        assert isinstance(broken, Failure)
+        assert broken.kind is FailureKind.INFRASTRUCTURE
+        assert broken.detail == ("quarantined: 2 evaluator processes died or their devices failed while they judged it")
+        assert broken.attempts == 3
+        assert sum(begun.candidate == "c0" for slot in slots for _, begun in slot.began) == 2
+        assert isinstance(await one.evaluate(job(2)), Evaluation)
+        await one.close()
+
+    done(main())
+
+
+def test_what_one_device_spoils_another_judges():
+    async def main() -> None:
+        slots = [Slot(a_while), Slot(a_while)]
+        slots[1].spoils = {"c0"}
+        (one,) = processes(slots, 1)
+        await one.ready(1.0)
+        verdict = await one.evaluate(job(0))
+        while not slots[1].began:
+            verdict = await one.evaluate(job(0))
+        assert isinstance(verdict, Evaluation)
+        assert verdict.attempts == 2
         await one.close()
 
     done(main())

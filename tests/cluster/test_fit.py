@@ -66,6 +66,22 @@ def test_engines_on_every_gpu_take_turns_with_the_evaluator():
     assert "in turns" in found.describe()
 
 
+def test_slots_are_told_by_node_so_that_every_engine_keeps_its_room():
+    split = config({"split": {"small": (1, 1)}}, evaluator={"gpu_slots": 2})
+    nodes = [node("a", cpus=4, gpus=0), node("b", cpus=8, gpus=2), node("c", cpus=8, gpus=2)]
+    found = fit(nodes, split, [CPU_STAGE, GPU_STAGE])
+    assert (found.gpu_slots_on, found.gpu_slots) == ({"b": 1, "c": 1}, 2)
+    # Of the node with the engine its CPUs are left out.
+    assert (found.cpu_slots_on, found.cpu_slots) == ({"a": 4, "b": 5, "c": 7}, 16)
+
+
+def test_the_slot_that_takes_turns_is_given_room_beside_an_engine():
+    nodes = [node("a", cpus=2, gpus=0), node("b", cpus=4, gpus=1)]
+    found = fit(nodes, config({"split": {"small": (1, 1)}}), [CPU_STAGE, GPU_STAGE])
+    assert (found.in_turns, found.gpu_slots, found.gpu_slots_on) == (True, 1, {})
+    assert found.cpu_slots_on == {"a": 2, "b": 1}
+
+
 def test_engines_that_never_yield_leave_no_evaluator_and_are_refused():
     split = config({"split": {"small": (2, 1)}, "one_gpu": "never"})
     with pytest.raises(UsageError, match=r"measured needs 1 slot of 1 GPU.*leave room for 0 and pool.one_gpu is never"):

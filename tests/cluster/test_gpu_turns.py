@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +15,9 @@ from adrs_ray.errors import RunError
 from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.generator.routing import PoolView, Server
 from cluster import gpu_turns
+from cluster.evaluator import SlotNeed
 from cluster.gpu_turns import GpuTurns, Places
-from cluster.shared_slots import device_groups
+from cluster.shared_slots import SharedSlots, device_groups
 from cluster.wire import WireClient
 
 
@@ -26,6 +28,8 @@ class Pool:
         self.awake = True
         self.sleep_fails, self.wake_fails, self.load = sleep_fails, wake_fails, load
         self.log: list[str] = []
+        self.there = True
+        """Whether its engine has a place."""
 
     async def sleep(self) -> float:
         await asyncio.sleep(0)
@@ -48,10 +52,10 @@ class Pool:
         return 0.1
 
     def gpus(self) -> Places:
-        return [("node", ("0",))]
+        return [("node", ("0",))] if self.there else []
 
     def view(self) -> PoolView:
-        servers = (Server("small-0", "http://127.0.0.1:1/v1", self.load),) if self.awake else ()
+        servers = (Server("small-0", "http://127.0.0.1:1/v1", self.load),) if self.awake and self.there else ()
         return PoolView({"small": servers})
 
 
@@ -64,7 +68,11 @@ class Slots:
         self.places: list[Places] = []
         self.broken: Exception | None = None
 
+    def lacks(self, places: Places) -> str | None:
+        return None if places else "stage measured needs 1 GPUs: no replica of the pool has them"
+
     async def evaluate(self, job: EvaluationJob, places: Places) -> Verdict:
+        assert places
         self.jobs.append(job.candidate)
         self.places.append(places)
         for _ in range(3):
@@ -240,10 +248,152 @@ def test_slots_that_refuse_for_good_are_an_error_of_the_job_and_engines_wake_all
         await turns.start("127.0.0.1")
         with pytest.raises(RunError, match="no slot for stage measured"):
             await turns.evaluate(job(0))
+        assert slots.jobs == ["0"] * gpu_turns.TRIES
+        assert pool.log.count("sleep") == gpu_turns.TRIES
         slots.broken = None
         assert isinstance(await turns.evaluate(job(1)), Evaluation)
         await turns.close()
         assert pool.awake
+
+    done(main)
+
+
+@pytest.mark.parametrize("when", ["before the turn", "while it falls asleep"])
+def test_jobs_wait_for_an_engine_that_was_lost(when):
+    async def main() -> None:
+        pool = Pool()
+        slots = Slots(pool)
+        asleep = pool.sleep
+
+        async def lost() -> float:
+            pool.there = False
+            return await asleep()
+
+        if when == "before the turn":
+            pool.there = False
+        else:
+            pool.sleep = lost  # type: ignore[method-assign]
+        turns = GpuTurns(pool, slots, batch=1, wait_s=0.0)
+        await turns.start("127.0.0.1")
+        waiting = asyncio.create_task(turns.evaluate(job(0)))
+        while turns.stats().problem is None:
+            await asyncio.sleep(0.001)
+        assert "no replica of the pool has them" in (turns.stats().problem or "")
+        # Engines are not put to sleep for a turn that cannot be, and not left asleep after one.
+        assert pool.log == ([] if when == "before the turn" else ["sleep", "wake"])
+        assert slots.jobs == []
+        assert not waiting.done()
+        pool.sleep, pool.there = asleep, True  # type: ignore[method-assign]
+        assert isinstance(await waiting, Evaluation)
+        await turns.close()
+        assert pool.awake
+
+    done(main)
+
+
+def test_engines_that_never_come_back_end_the_run_with_one_line(monkeypatch):
+    monkeypatch.setattr(gpu_turns, "GIVE_UP_S", 0.02)
+
+    async def main() -> None:
+        pool = Pool()
+        pool.there = False
+        turns = GpuTurns(pool, Slots(pool), batch=1, wait_s=0.0)
+        await turns.start("127.0.0.1")
+        with pytest.raises(RunError, match=r"no turn on the GPUs .* no replica of the pool has them") as caught:
+            await turns.evaluate(job(0))
+        assert "\n" not in str(caught.value)
+        assert pool.log == []
+        pool.there = True
+        assert isinstance(await turns.evaluate(job(1)), Evaluation)
+        await turns.close()
+
+    done(main)
+
+
+def test_a_lost_engine_is_not_an_idle_one(monkeypatch):
+    monkeypatch.setattr(gpu_turns, "IDLE_S", 0.02)
+
+    async def main() -> None:
+        pool = Pool()
+        there = pool.view()
+        views = [PoolView(), PoolView({"small": ()}), PoolView({"small": (), "strong": there.servers["small"]})]
+        turns = GpuTurns(pool, Slots(pool), batch=100, wait_s=1e6)
+        pool.load = 0.0
+        for view in views:
+            pool.view = lambda view=view: view  # type: ignore[method-assign]
+            assert not turns._idle()
+        pool.view = lambda: PoolView({"small": (Server("a", "http://a/v1"),)})  # type: ignore[method-assign]
+        assert turns._idle()
+
+    done(main)
+
+
+def test_jobs_whose_node_was_lost_in_a_turn_are_measured_in_the_next_in_their_order():
+    async def main() -> None:
+        pool = Pool()
+        slots = Slots(pool)
+        slots.broken = RunError("no slot for stage measured has taken a job for 30 s")
+        turns = GpuTurns(pool, slots, batch=3, wait_s=0.0)
+        await turns.start("127.0.0.1")
+        tasks = [asyncio.create_task(turns.evaluate(job(n))) for n in range(3)]
+        while len(slots.jobs) < 6:
+            await asyncio.sleep(0)
+        slots.broken = None
+        assert all(isinstance(verdict, Evaluation) for verdict in await asyncio.gather(*tasks))
+        await turns.close()
+        assert slots.jobs[:6] == ["0", "1", "2"] * 2
+        assert pool.log.count("sleep") == pool.log.count("wake") == turns.stats().turns
+        assert turns.stats().candidates == 3
+
+    done(main)
+
+
+def test_a_turn_in_which_a_job_was_refused_begins_no_more():
+    async def main() -> None:
+        pool = Pool()
+        slots = Slots(pool)
+        measure, release = slots.evaluate, asyncio.Event()
+
+        async def evaluate(job: EvaluationJob, places: Places) -> Verdict:
+            slots.jobs.append(job.candidate)
+            if job.candidate == "slow":
+                await release.wait()
+            elif not release.is_set():
+                raise RunError("no slot for stage measured has taken a job for 30 s")
+            return await measure(job, places)
+
+        slots.evaluate = evaluate  # type: ignore[method-assign]
+        turns = GpuTurns(pool, slots, batch=2, wait_s=0.0)
+        await turns.start("127.0.0.1")
+        tasks = [asyncio.create_task(turns.evaluate(job(name))) for name in ("slow", "refused")]
+        while len(slots.jobs) < 2:
+            await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(turns.evaluate(job("late"))))
+        await asyncio.sleep(0.02)
+        assert slots.jobs == ["slow", "refused"]
+        release.set()
+        assert all(isinstance(verdict, Evaluation) for verdict in await asyncio.gather(*tasks))
+        assert pool.log[:3] == ["sleep", "wake", "sleep"]
+        await turns.close()
+
+    done(main)
+
+
+def test_closing_does_not_wait_for_engines_that_do_not_wake(monkeypatch):
+    monkeypatch.setattr(gpu_turns, "CLOSE_S", 0.02)
+
+    async def main() -> None:
+        pool = Pool()
+
+        async def hang() -> float:
+            await asyncio.Event().wait()
+            return 0.0
+
+        pool.wake = hang  # type: ignore[method-assign]
+        turns = GpuTurns(pool, Slots(pool), batch=1, wait_s=0.0)
+        await turns.start("127.0.0.1")
+        await turns.evaluate(job(0))
+        await asyncio.wait_for(turns.close(), 10)
 
     done(main)
 
@@ -313,3 +463,7 @@ def test_a_turn_that_is_cut_short_wakes_the_engines():
 )
 def test_slots_share_no_device(places, gpus, groups):
     assert device_groups(places, gpus) == groups
+    source = SimpleNamespace(
+        gpu=SlotNeed(("measured",), 1, 0, gpus), config=SimpleNamespace(evaluator=SimpleNamespace(gpu_slots=None))
+    )
+    assert (SharedSlots(source).lacks(places) is None) is bool(groups)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RuntimeEnvSetupError
 
 from adrs_ray.config import RunConfig, override
 from adrs_ray.errors import RunError
@@ -35,6 +35,7 @@ class Served:
         self._thread.start()
         self.asked = 0
         self.address: Address | None = None
+        self.loss: Exception = ActorDiedError()
         self.start()
 
     @property
@@ -45,7 +46,7 @@ class Served:
         """As `actor.endpoint.remote()`."""
         self.asked += 1
         if self.address is None:
-            raise RayActorError
+            raise self.loss
         return self.address
 
     def start(self) -> None:
@@ -134,9 +135,11 @@ def test_appends_that_wait_for_a_call_share_the_next_one(tmp_path: Path, monkeyp
     ]
 
 
-def test_a_lost_actor_is_waited_for_and_nothing_is_recorded_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", [ActorDiedError(), OutOfMemoryError("95%"), RuntimeEnvSetupError("no disk")])
+def test_a_lost_actor_is_waited_for_and_nothing_is_recorded_twice(tmp_path: Path, loss: Exception) -> None:
     writers = WireWriters(tmp_path / "journal.db", RunConfig())
     (served,) = writers.served
+    served.loss = loss
 
     async def main() -> tuple[list[Event], list[Event], list[Event]]:
         ledger = writers.first

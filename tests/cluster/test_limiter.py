@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnschedulableError, OutOfMemoryError, RayActorError, RuntimeEnvSetupError
 
 from adrs_ray.config import ModelConfig
 from adrs_ray.errors import RunError
@@ -139,7 +139,16 @@ def test_limits_without_a_limiter_are_an_error_and_nobody_hangs():
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
-def test_a_limiter_that_is_lost_after_a_long_wait_in_line_is_waited_for_all_the_same(monkeypatch):
+@pytest.mark.parametrize(
+    "loss",
+    [
+        RayActorError(),
+        OutOfMemoryError("95%"),
+        RuntimeEnvSetupError("no disk"),
+        ActorUnschedulableError("node is dead"),
+    ],
+)
+def test_a_limiter_that_is_lost_after_a_long_wait_in_line_is_waited_for_all_the_same(monkeypatch, loss):
     monkeypatch.setattr("cluster.limiter.RETRY_FOR_S", 0.05)
     models = {"m": model(requests_per_min=60)}
     handle = Handle(models)
@@ -147,7 +156,7 @@ def test_a_limiter_that_is_lost_after_a_long_wait_in_line_is_waited_for_all_the_
     async def lost(*_: Any) -> int:
         await asyncio.sleep(0.1)
         handle.lease = Method(LimiterActor(models).lease)
-        raise RayActorError
+        raise loss
 
     handle.lease = Method(lost)
     asyncio.run(asyncio.wait_for(RayLimiter(handle, models).lease("m", 1), 30))

@@ -8,7 +8,7 @@ import pytest
 
 from adrs_ray.candidate import Evaluation, Failure, FailureKind
 from adrs_ray.config import EvaluatorConfig
-from adrs_ray.errors import UsageError
+from adrs_ray.errors import RunError, UsageError
 from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.isomorphic import disguised
 from adrs_ray.task import load_task
@@ -57,7 +57,9 @@ def test_a_device_that_misbehaves_puts_its_slot_out_until_it_is_well(tmp_path, d
     async def main() -> None:
         actor = gpu_slot(tmp_path / "task")
         # Starts the evaluator; the device is looked at first.
-        assert (await actor.evaluate("me", EvaluationJob("c", program(2), stage=DEAR))).verdict is None
+        answer = await actor.evaluate("me", EvaluationJob("c", program(2), stage=DEAR))
+        assert answer.verdict is None
+        assert not answer.spoilt
         first = await judged(actor, 2)
         assert isinstance(first, Evaluation)
         assert first.artifacts["devices"].startswith("0|0|")
@@ -97,6 +99,7 @@ def test_a_failure_of_ours_on_a_device_in_trouble_is_not_the_candidates(tmp_path
         device(SLOW)
         answer = await actor.evaluate("me", EvaluationJob("c", program(7), stage=DEAR))
         assert answer.verdict is None
+        assert answer.spoilt
         assert not answer.free
         await actor.close()
 
@@ -155,6 +158,45 @@ def test_what_was_wrong_with_a_node_may_be_mended(tmp_path):
         await actor.close()
 
     asyncio.run(asyncio.wait_for(main(), 120))
+
+
+def test_no_error_of_a_start_is_kept_and_one_caller_s_end_is_not_the_others(tmp_path, monkeypatch):
+    listens = slot.WireServer.start
+
+    async def main() -> None:
+        task = write_staged_task(tmp_path / "task")
+        actor = EvaluatorActor(TaskParcel(str(task.folder)), EvaluatorConfig(slots=1), False, (CHEAP,))
+        make = actor._make
+        failing = [OSError(28, "No space left on device"), RunError("cannot listen")]
+
+        async def full() -> None:
+            raise failing[0]
+
+        async def deaf(*_: object) -> None:
+            raise failing[1]
+
+        monkeypatch.setattr(actor, "_make", full)
+        monkeypatch.setattr(slot.WireServer, "start", deaf)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                await actor.whereabouts()
+        await actor.close()
+        monkeypatch.setattr(actor, "_make", make)
+        gone = asyncio.create_task(actor.whereabouts())
+        await asyncio.sleep(0)
+        gone.cancel()
+        for _ in range(2):
+            with pytest.raises(RunError, match="cannot listen"):
+                await actor.whereabouts()
+        monkeypatch.setattr(slot.WireServer, "start", listens)
+        assert (await actor.whereabouts()).address.host == "127.0.0.1"
+        await actor.close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slot.ray, "get_runtime_context", lambda: type("Here", (), {"get_node_id": lambda self: "n"})())
+        patch.setattr(slot.ray, "nodes", list)
+        patch.setattr(slot.ray.util, "get_node_ip_address", lambda: "127.0.0.1")
+        asyncio.run(asyncio.wait_for(main(), 120))
 
 
 @pytest.mark.parametrize(

@@ -90,12 +90,16 @@ def test_a_run_of_hardly_any_candidates_says_nothing() -> None:
         summary(ROW, steady(1.0, 7), watched({"islands": 1.0}, 1100.0))
 
 
-def test_what_ended_after_the_islands_were_last_seen_is_left_out() -> None:
+def test_what_ended_after_all_islands_were_last_seen_is_left_out() -> None:
     """Their CPU time went with them: sums would fall."""
     events = steady(1.0)
     per_s = dict.fromkeys(("islands", "journal", DRIVER, "evaluator", REST), 0.1)
     whole, cut = watched(per_s, events[-1].at), watched(per_s, events[-1].at)
     island = next(pid for pid, kind in cut.kinds.items() if kind == "islands")
+    for seen in (whole, cut):
+        seen.kinds[99] = "islands"
+        for sample in seen.samples:
+            sample.cpu_s[99] = 0.0
     for sample in cut.samples:
         if sample.at > events[600].at:
             del sample.cpu_s[island]

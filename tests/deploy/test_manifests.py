@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from adrs_ray.config import read_config
 from adrs_ray.task import builtin_tasks
+from cluster.model_lock import LOCK_NAME
 from cluster.presets import expand
 from cluster.submit import STOP_MARGIN_S, STOP_WAIT
 from tests.deploy.kuberay import KINDS, RayCluster, RayJob, VolumeClaim, amount
@@ -45,6 +46,24 @@ def pods(cluster):
 
 def config_for(name):
     return expand(read_config(DEPLOY / SIZED_FOR[name]))
+
+
+@pytest.mark.parametrize("name", SIZED_FOR)
+def test_the_guide_names_what_a_manifest_is_sized_for(name):
+    guide = (DEPLOY / "README.md").read_text()
+    (part,) = [part for part in guide.split("\n**")[1:] if f"`{name}.yaml`**" in part.splitlines()[0]]
+    assert f"sized for `{SIZED_FOR[name]}`" in part
+    assert f"preset {read_config(DEPLOY / SIZED_FOR[name]).pool.preset}" in part
+    other = next(config for each, config in SIZED_FOR.items() if each != name)
+    assert other not in part
+
+
+def test_the_guide_gives_pods_the_lock_of_their_models():
+    guide = (DEPLOY / "README.md").read_text()
+    assert "adrs models pull --config overnight.yaml" in guide
+    assert f"--from-file=deploy/{LOCK_NAME}" in guide
+    job = manifest("rayjob")
+    assert "--config /etc/adrs/overnight.yaml" in job.spec.entrypoint
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)

@@ -130,7 +130,7 @@ def test_a_request_that_no_server_can_take_over_now_keeps_its_lost_seconds_for_w
         first, second = pooled.run(main)
     assert (first.text, first.unavailable) == (None, True)
     assert second.text == "ok"
-    assert second.usage.gpu_s >= 0.2 > second.usage.latency_s
+    assert second.usage.gpu_s >= second.usage.latency_s + 0.19
 
 
 def test_a_server_that_leaves_is_abandoned_at_once_and_its_requests_go_elsewhere():
