@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from adrs_ray.errors import RunError, UsageError
+from cluster.calls import LOST
 from cluster.runtime import connect
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ async def snapshots(actor: Any, every_s: float) -> AsyncIterator[RunStatus]:
             yield await actor.snapshot.remote()
         except RayTaskError:  # there is no journal yet
             pass
-        except RayActorError:
+        except LOST:
             return
         await asyncio.sleep(every_s)
 
@@ -234,7 +235,7 @@ def _ask_here(address: str, run: str, argv: Sequence[str], stdin: str) -> Answer
         try:
             answer: Answer = ray.get(actor.command.remote(list(argv), stdin), timeout=limit_s + ANSWERS_WITHIN_S)
             return answer
-        except (RayActorError, GetTimeoutError) as error:
+        except (*LOST, GetTimeoutError) as error:
             raise RunError(f"the run {run} ended before it answered: {type(error).__name__}") from None
 
 

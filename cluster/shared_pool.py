@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 
 from adrs_ray.config import RunConfig, parse_config
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.generator.routing import PoolView
-from cluster.calls import answer
+from cluster.calls import LOST, answer
 from cluster.model_pool import ModelPool, Progress, by_name
 from cluster.replica_keeper import ReplicaStatus
 
@@ -332,7 +332,7 @@ class SharedPool:
     async def _asked(self, ask: Callable[[], Awaitable[_Result]]) -> _Result:
         try:
             return await answer(ask())
-        except RayActorError as error:
+        except LOST as error:
             raise RunError(f"the pool {self._name!r} was lost: {' '.join(str(error).split())[:200]}") from None
 
     def _check(self) -> None:
@@ -362,7 +362,7 @@ class SharedPool:
                 self._joined_at = await answer(joining)
                 self._host = host
                 return
-            except (RayActorError, PoolEndsError) as error:
+            except (*LOST, PoolEndsError) as error:
                 if time.monotonic() >= deadline:
                     told = " ".join(str(error).split())[:200] or "it is ending"
                     raise RunError(f"the pool {self._name!r} cannot be joined: {told}") from None
@@ -374,7 +374,7 @@ class SharedPool:
             while self._snapshot is None or self._snapshot.failure is None:
                 try:
                     snapshot = await answer(self._host.follow.remote(self._run, self._seen))
-                except (RayActorError, PoolEndsError):
+                except (*LOST, PoolEndsError):
                     self._snapshot = None
                     self._publish(PoolView())
                     self._on_progress(f"the pool {self._name!r} was lost: starting it again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,8 @@ from tests.processes import kill, table
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("gpus_here")]
 
 GPUS = 4
+RUN = f"run-{os.getpid()}"
+"""In the name of every pool here: other engines on this machine are not ours to count."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def run(main: Awaitable[Any]) -> Any:
 
 
 @asynccontextmanager
-async def pool_of(config: RunConfig, name: str = "run", **options: Any):
+async def pool_of(config: RunConfig, name: str = RUN, **options: Any):
     pool = ModelPool(config, name, **options)
     lines: list[str] = []
     try:
@@ -87,7 +90,7 @@ def engines() -> dict[int, str]:
             continue
         for variable in variables:
             name, _, value = variable.decode(errors="replace").partition("=")
-            if name in (ENGINE_VARIABLE, GUARD_VARIABLE):
+            if name in (ENGINE_VARIABLE, GUARD_VARIABLE) and value.startswith(RUN):
                 found[pid] = value
     return found
 
@@ -178,7 +181,7 @@ def test_whoever_is_killed_the_replica_is_replaced_and_nothing_of_the_old_one_is
         async with pool_of(make({"small": {"replicas": 2}})) as (pool, lines):
             await until(pool, lambda: len(servers(pool)) == 2)
             before, family = servers(pool), engines()
-            mine = sorted(pid for pid, marker in family.items() if marker == "run/small/0")
+            mine = sorted(pid for pid, marker in family.items() if marker == f"{RUN}/small/0")
             parent = table()[mine[0]][0]
             kill([{"guard": mine[0], "engine": mine[2], "actor": parent}[victim]])
             await until(pool, lambda: before[0] not in servers(pool))
@@ -187,7 +190,7 @@ def test_whoever_is_killed_the_replica_is_replaced_and_nothing_of_the_old_one_is
             await until(pool, lambda: len(servers(pool)) == 2)
             assert servers(pool)[1] == before[1]
             assert servers(pool)[0] not in before
-            assert any(line.startswith("lost run/small/0: ") for line in lines)
+            assert any(line.startswith(f"lost {RUN}/small/0: ") for line in lines)
             assert pool.stats()[0].losses == 1
             assert (await chat(pool))[0] == 200
 
@@ -228,9 +231,11 @@ def test_a_model_none_of_whose_engines_starts_ends_the_run_in_one_line(make):
     with pytest.raises(RunError) as caught:
         run(main())
     line = str(caught.value)
-    assert line.startswith("pool.models.small: none of 2 engines starts: run/small/0: the engine ended, exit status 3")
+    assert line.startswith(
+        f"pool.models.small: none of 2 engines starts: {RUN}/small/0: the engine ended, exit status 3"
+    )
     assert "ValueError: this model cannot be" in line
-    assert "adrs-engine-run-small-0.log" in line
+    assert f"adrs-engine-{RUN}-small-0.log" in line
     assert "\n" not in line
 
 
@@ -300,7 +305,7 @@ def test_an_engine_that_does_not_sleep_is_ended_and_comes_back_after_the_wake(ma
 
 def test_closing_while_engines_start_leaves_nothing_and_may_be_done_again(make):
     async def main() -> None:
-        pool = ModelPool(make(manner=Manner(start_s=60)), "run")
+        pool = ModelPool(make(manner=Manner(start_s=60)), RUN)
         starting = asyncio.create_task(pool.start())
         while len(engines()) < 4:
             await asyncio.sleep(0.05)
@@ -316,7 +321,7 @@ def test_closing_while_engines_start_leaves_nothing_and_may_be_done_again(make):
 
 def test_runs_share_a_pool_by_name_and_it_ends_when_nobody_renews(make):
     async def main() -> None:
-        config = make(name="ours")
+        config = make(name=f"{RUN}-ours")
         first, second = SharedPool(config, "a"), SharedPool(config, "b")
         await first.start()
         assert first.view().share == 1.0
@@ -324,7 +329,7 @@ def test_runs_share_a_pool_by_name_and_it_ends_when_nobody_renews(make):
         await until(first, lambda: first.view().share == 0.5)
         assert servers(first) == servers(second)
         assert (await chat(second))[0] == 200
-        other = make({"small": {"cpus": 0.75}}, name="ours")
+        other = make({"small": {"cpus": 0.75}}, name=f"{RUN}-ours")
         with pytest.raises(UsageError, match=r"pool\.models\.small\.cpus 0\.5, this config says 0\.75"):
             await SharedPool(other, "c").start()
         await first.sleep()
@@ -347,13 +352,13 @@ def test_runs_share_a_pool_by_name_and_it_ends_when_nobody_renews(make):
 
 def test_a_shared_pool_whose_actor_is_lost_is_started_again(make):
     async def main() -> None:
-        pool = SharedPool(make(name="again"), "a")
+        pool = SharedPool(make(name=f"{RUN}-again"), "a")
         await pool.start()
         before = servers(pool)
-        ray.kill(ray.get_actor("again", namespace=shared_pool.NAMESPACE))
+        ray.kill(ray.get_actor(f"{RUN}-again", namespace=shared_pool.NAMESPACE))
         await until(pool, lambda: bool(servers(pool)) and servers(pool) != before)
         await pool.close()
-        ray.kill(ray.get_actor("again", namespace=shared_pool.NAMESPACE))
+        ray.kill(ray.get_actor(f"{RUN}-again", namespace=shared_pool.NAMESPACE))
         assert await none_left(lambda: [*engines(), *actors(), *groups()], 20) == []
 
     run(main())
@@ -361,7 +366,7 @@ def test_a_shared_pool_whose_actor_is_lost_is_started_again(make):
 
 def test_a_shared_pool_that_cannot_start_says_why_to_its_runs(make):
     async def main() -> None:
-        await SharedPool(make(manner=Manner(crash=True), name="broken"), "a").start()
+        await SharedPool(make(manner=Manner(crash=True), name=f"{RUN}-broken"), "a").start()
 
     with pytest.raises(RunError, match="this model cannot be"):
         run(main())
