@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from adrs_ray.config import RunConfig
 from adrs_ray.errors import UsageError
@@ -15,7 +14,7 @@ from adrs_ray.generator.endpoints import EndpointPool, pooled_models
 from adrs_ray.generator.limits import Limiter, LocalLimiter
 from adrs_ray.generator.mailbox import MailboxModel
 from adrs_ray.generator.mutate import MutationModel
-from adrs_ray.generator.routing import Router
+from adrs_ray.generator.routing import PoolView, Router
 from adrs_ray.ledger import Ledger, RunStatus
 from adrs_ray.prompt.brief import brief_of
 from adrs_ray.runner import IslandLoop, IslandParts
@@ -26,6 +25,7 @@ from adrs_ray.storage.mirror import mirror_best, open_mirrored
 from adrs_ray.storage.runfolder import RunFolder
 from adrs_ray.storage.sqlite import SqliteJournal
 from adrs_ray.task import Task
+from adrs_ray.upkeep import beside, follow
 
 
 def make_models(
@@ -134,35 +134,21 @@ async def run_local(
     """
     check_local(config)
     routers = routers_of(config) if config.generator.kind == "openai" else {}
-    async with _endpoints(config, routers):
-        return await _run(task, config, folder, seeds, on_status, stop, baselines, fence, routers)
-
-
-@asynccontextmanager
-async def _endpoints(config: RunConfig, routers: Mapping[str, Router]) -> AsyncIterator[None]:
-    """Keep the routers told which of `pool.endpoints` answer."""
+    search = _run(task, config, folder, seeds, on_status, stop, baselines, fence, routers)
     if not routers:
-        yield
-        return
+        return await search
     pool = EndpointPool(config)
-    following: asyncio.Task[None] | None = None
-    try:
-        await pool.start()
-        following = asyncio.create_task(_follow(pool, routers))
-        yield
-    finally:
-        if following is not None:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
-        await pool.close()
 
-
-async def _follow(pool: EndpointPool, routers: Mapping[str, Router]) -> None:
-    view = pool.view()
-    while True:
+    def publish(view: PoolView) -> None:
         for router in routers.values():
             router.set_view(view)
-        view = await pool.changed(view)
+
+    try:
+        await pool.start()
+        return await beside(search, follow(pool, publish))
+    finally:
+        search.close()
+        await pool.close()
 
 
 async def _run(

@@ -24,6 +24,7 @@ from adrs_ray.storage.mirror import mirror_best
 from adrs_ray.storage.runfolder import RunFolder
 from adrs_ray.storage.sqlite import SqliteJournal
 from adrs_ray.task import Task
+from adrs_ray.upkeep import beside, every, follow, unless_stopped
 from cluster.control import start_control
 from cluster.estimate import estimate
 from cluster.evaluation import Evaluation, start_evaluation
@@ -36,7 +37,6 @@ from cluster.nodes import nodes_of_cluster, nvidia_gpus
 from cluster.pools import AnyPool, open_pool
 from cluster.presets import footprints
 from cluster.runtime import allow_many_connections, connect
-from cluster.upkeep import beside, every, follow, unless_stopped
 
 NODES_POLL_S = 2.0
 CLOSE_S = 20.0

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import socket
 import struct
+from abc import ABC, abstractmethod
 
 LARGEST_FRAME_BYTES = 1 << 30
 CONNECT_S = 5.0
@@ -31,7 +32,7 @@ def prove(token: bytes, side: bytes, server_nonce: bytes, client_nonce: bytes) -
     return hmac.digest(token, side + server_nonce + client_nonce, hashlib.sha256)
 
 
-class Link(asyncio.Protocol):
+class Link(asyncio.Protocol, ABC):
     """One end of a connection: a greeting of fixed lengths, then frames."""
 
     def __init__(self) -> None:
@@ -113,12 +114,13 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(greeting)
 
+    @abstractmethod
     def greet(self, received: bytes | bytearray) -> int:
         """Take this side's part of the greeting; how many bytes it had, 0 when it has not wholly come."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, call: int, kind: int, payload: bytes | bytearray) -> None:
-        raise NotImplementedError
+        """Take a frame."""
 
 
 def _notice_silence(sock: socket.socket) -> None:

@@ -21,8 +21,8 @@ from adrs_ray.config import RunConfig, parse_config
 from adrs_ray.generator import Completion, GenerationRequest, Message
 from adrs_ray.generator.connection import Connection
 from adrs_ray.local import close_models, make_models, routers_of
+from adrs_ray.upkeep import follow
 from cluster.model_pool import ModelPool
-from cluster.upkeep import follow
 from tests.processes import descendants, kill, table, wait_gone
 from tests.vllm import tiny_model
 

@@ -1,4 +1,4 @@
-"""What the driver does beside the search: islands are told what of the pool answers, meters are kept."""
+"""What goes on beside a search: islands are told what of a pool answers, meters are kept."""
 
 from __future__ import annotations
 

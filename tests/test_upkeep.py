@@ -9,7 +9,7 @@ import pytest
 from adrs_ray.errors import RunError
 from adrs_ray.generator.routing import PoolView, Server
 from adrs_ray.search import StopSwitch
-from cluster.upkeep import beside, every, follow, unless_stopped
+from adrs_ray.upkeep import beside, every, follow, unless_stopped
 
 
 def run(coroutine):
