@@ -10,3 +10,8 @@ class UsageError(Exception):
 
 class RunError(Exception):
     """A run cannot go on (disk full, journal fenced): one line for the user, exit code 1."""
+
+
+def one_line(error: object, chars: int = 300) -> str:
+    """What an error says, as one line of at most so many characters; its kind when it says nothing."""
+    return " ".join(str(error).split())[:chars] or type(error).__name__

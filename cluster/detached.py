@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from adrs_ray.errors import RunError, UsageError
+from adrs_ray.errors import RunError, UsageError, one_line
 from cluster.runtime import connect
 
 NAMESPACE = "adrs-detached"
@@ -98,7 +98,7 @@ def start_detached(address: str, name: str, argv: list[str]) -> str:
         except (RayError, RunError, TimeoutError) as error:
             ray.kill(actor)
             told = error.cause if isinstance(error, RayTaskError) and error.cause else error
-            raise RunError(f"the run {name} did not start: {' '.join(str(told).split())[:300]}") from None
+            raise RunError(f"the run {name} did not start: {one_line(told)}") from None
         return f"{host}, process {pid}"
     finally:
         ray.shutdown()

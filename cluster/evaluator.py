@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from adrs_ray.candidate import Verdict
 from adrs_ray.config import RunConfig
-from adrs_ray.errors import RunError
+from adrs_ray.errors import RunError, one_line
 from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.task import Task
 from adrs_ray.task_spec import Stage
@@ -285,7 +285,7 @@ class _Kind:
             async with asyncio.timeout(STATUS_S):
                 return await self._slots[number].status()
         except (TimeoutError, ConnectionLostError, RunError) as error:
-            return SlotStatus(stages, refuses=f"lost: {' '.join(str(error).split()) or type(error).__name__}")
+            return SlotStatus(stages, refuses=f"lost: {one_line(error)}")
 
     async def close(self) -> None:
         await self._dispatcher.close()

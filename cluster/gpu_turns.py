@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from adrs_ray.candidate import Verdict
-from adrs_ray.errors import RunError
+from adrs_ray.errors import RunError, one_line
 from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.generator.routing import PoolView
 from cluster.wire import Address, WireServer
@@ -227,7 +227,7 @@ class GpuTurns:
             try:
                 await act()
             except Exception as error:  # whatever the pool meets: the engines' state is unknown, and asked for again
-                line = " ".join(str(error).split())[:300] or type(error).__name__
+                line = one_line(error)
                 self._stats = replace(self._stats, problem=line)
             else:
                 self._stats = replace(self._stats, problem=None)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import ray
 
 from adrs_ray.config import RunConfig, parse_config
-from adrs_ray.errors import RunError
+from adrs_ray.errors import RunError, one_line
 from adrs_ray.generator import Models
 from adrs_ray.generator.routing import PoolView, Router
 from adrs_ray.local import answered_models, close_models, make_models, routers_of
@@ -134,7 +134,7 @@ class RayHost:
                 self.losses += 1
                 in_a_row, ended = (in_a_row + 1 if self._ended(number) == ended else 1), self._ended(number)
                 if in_a_row > LOSSES_ALLOWED:
-                    detail = " ".join(str(error).split())[:200]
+                    detail = one_line(error, 200)
                     raise RunError(f"island {number} was lost {in_a_row} times without a result: {detail}") from None
                 await asyncio.sleep(0.5)
             finally:

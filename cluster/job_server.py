@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from adrs_ray.errors import RunError, UsageError
+from adrs_ray.errors import RunError, UsageError, one_line
 
 ANSWERS_WITHIN_S = 15.0
 RECONNECT_S = 2.0
@@ -102,7 +102,7 @@ def read_token(environ: Mapping[str, str], home: Path) -> str | None:
         return Path(named or home / ".ray" / "auth_token").read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError) as error:
         if named:
-            raise UsageError(f"RAY_AUTH_TOKEN_PATH {named}: {_one_line(error)}") from None
+            raise UsageError(f"RAY_AUTH_TOKEN_PATH {named}: {one_line(error)}") from None
         return None
 
 
@@ -245,7 +245,7 @@ class JobServer:
             status, body = error.code, b""
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
-            raise RunError(f"no Ray dashboard answers at {self.address}: {_one_line(reason)}") from None
+            raise RunError(f"no Ray dashboard answers at {self.address}: {one_line(reason)}") from None
         try:
             data = json.loads(body)
         except (ValueError, RecursionError):
@@ -259,7 +259,7 @@ class JobServer:
         try:
             yield
         except (RuntimeError, ValueError, TypeError, OSError, RayError) as error:
-            raise RunError(f"{self.address}: {_one_line(error)}") from None
+            raise RunError(f"{self.address}: {one_line(error)}") from None
 
 
 def source_of(run: str, jobs: Sequence[JobView]) -> Mapping[str, Any]:
@@ -307,7 +307,3 @@ def _checked(address: str) -> str:
 
 def _minor(python: str | None) -> str | None:
     return None if python is None else ".".join(python.split(".")[:2])
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -18,7 +18,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from adrs_ray.config import RunConfig, parse_config
-from adrs_ray.errors import RunError
+from adrs_ray.errors import RunError, one_line
 from adrs_ray.ledger import Ledger, RunPast, RunStatus
 from adrs_ray.storage.journal import Event, EventKind, Journal
 from adrs_ray.storage.mirror import open_mirrored
@@ -267,7 +267,7 @@ class RayLedger:
                 result = await self._client.call(method, *args)
             except (ConnectionLostError, *LOST) as error:
                 if loop.time() >= max(begun, self._answered) + RETRY_FOR_S:
-                    raise RunError(f"the journal's actor is lost: {' '.join(str(error).split())[:300]}") from None
+                    raise RunError(f"the journal's actor is lost: {one_line(error)}") from None
                 await asyncio.sleep(0.2)
             else:
                 self._answered = loop.time()

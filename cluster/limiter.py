@@ -16,7 +16,7 @@ from typing import Any
 import ray
 
 from adrs_ray.config import ModelConfig
-from adrs_ray.errors import RunError
+from adrs_ray.errors import RunError, one_line
 from adrs_ray.generator.limits import BLOCK_S, Gate, LocalLimiter
 from cluster.calls import LOST, answer
 
@@ -159,5 +159,5 @@ class RayLimiter:
                 now = time.monotonic()
                 give_up = give_up or now + RETRY_FOR_S  # not from the first call on: a place in line may take long
                 if now >= give_up:
-                    raise RunError(f"the limiter's actor is lost: {' '.join(str(error).split())[:300]}") from None
+                    raise RunError(f"the limiter's actor is lost: {one_line(error)}") from None
                 await asyncio.sleep(0.2)

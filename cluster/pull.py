@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from adrs_ray.config import RunConfig
-from adrs_ray.errors import RunError, UsageError
+from adrs_ray.errors import RunError, UsageError, one_line
 from cluster.model_files import needed
 from cluster.model_lock import DEFAULT_REVISION, Lock
 
@@ -244,7 +244,7 @@ def _one_line(want: Want, at: Path | None = None) -> Iterator[None]:
 
 
 def _refused(want: Want, error: Exception, at: Path | None) -> str:
-    detail = " ".join(str(error).split())[:200] or type(error).__name__
+    detail = one_line(error, 200)
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{want.source}: the disk is full at {at}"

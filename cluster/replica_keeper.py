@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from adrs_ray.errors import RunError
+from adrs_ray.errors import RunError, one_line
 from adrs_ray.generator.engine_metrics import EngineMetrics, EngineRates, rates
 from adrs_ray.generator.routing import Server
 from cluster.calls import answer
@@ -117,7 +117,7 @@ class ReplicaKeeper:
             except RunError as error:
                 self.error = str(error)
             except RayError as error:
-                told = " ".join(str(error).split())[:200]
+                told = one_line(error, 200)
                 self.error = self._ended_because or f"{self.spec.marker}: its actor or node was lost: {told}"
             except Exception as error:  # what its node refused, as a full disk does: another start may be on another
                 told = " ".join(str(error).split())[:200]

@@ -20,7 +20,7 @@ os.environ.setdefault(
 
 import ray
 
-from adrs_ray.errors import RunError, UsageError
+from adrs_ray.errors import RunError, UsageError, one_line
 
 START_ATTEMPTS = 2
 """A starved machine can abort the raylet while it starts; once more is enough."""
@@ -61,7 +61,7 @@ def connect(address: str | None, cpus: int, gpus: int | None = None) -> None:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise RunError(f"cannot join Ray at {address}: {_one_line(error)}") from None
+            raise RunError(f"cannot join Ray at {address}: {one_line(error)}") from None
         return
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
@@ -77,8 +77,8 @@ def connect(address: str | None, cpus: int, gpus: int | None = None) -> None:
         except (ConnectionError, RuntimeError, TimeoutError) as error:
             ray.shutdown()
             if attempt == START_ATTEMPTS:
-                raise RunError(f"an embedded Ray did not start: {_one_line(error)}; try --local") from None
-            print(f"Ray did not start ({_one_line(error)}); trying once more", file=sys.stderr, flush=True)
+                raise RunError(f"an embedded Ray did not start: {one_line(error)}; try --local") from None
+            print(f"Ray did not start ({one_line(error)}); trying once more", file=sys.stderr, flush=True)
             time.sleep(2)
 
 
@@ -90,8 +90,4 @@ def _require_listener(address: str) -> None:
     try:
         socket.create_connection((match["host"].strip("[]"), int(match["port"])), timeout=LISTENER_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
-        raise RunError(f"cannot join Ray at {address}: {_one_line(error)}") from None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        raise RunError(f"cannot join Ray at {address}: {one_line(error)}") from None

@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayError
 
 from adrs_ray.config import RunConfig, parse_config
-from adrs_ray.errors import RunError, UsageError
+from adrs_ray.errors import RunError, UsageError, one_line
 from adrs_ray.generator.routing import PoolView
 from cluster.calls import LOST, answer
 from cluster.model_pool import ModelPool, Progress, by_name
@@ -333,7 +333,7 @@ class SharedPool:
         try:
             return await answer(ask())
         except LOST as error:
-            raise RunError(f"the pool {self._name!r} was lost: {' '.join(str(error).split())[:200]}") from None
+            raise RunError(f"the pool {self._name!r} was lost: {one_line(error, 200)}") from None
 
     def _check(self) -> None:
         """Raise what ended the pool."""

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from adrs_ray.errors import RunError
+from adrs_ray.errors import RunError, one_line
 from cluster.link import (
     ANSWER,
     CALL,
@@ -211,7 +211,7 @@ class WireClient:
             if isinstance(error, TimeoutError):
                 raise ConnectionLostError(f"{peer} did not answer within {CONNECT_S:g} s") from None
             if isinstance(error, OSError):
-                raise ConnectionLostError(f"cannot reach {peer}: {_one_line(error)}") from None
+                raise ConnectionLostError(f"cannot reach {peer}: {one_line(error)}") from None
             raise
         self._link = link
         return link
@@ -272,7 +272,7 @@ class _ClientLink(Link):
         try:
             value = pickle.loads(payload)
         except Exception as error:  # whatever a class does when it is made again
-            kind, value = ERROR, RunError(f"the answer of {self.peer} cannot be read: {_one_line(error)}")
+            kind, value = ERROR, RunError(f"the answer of {self.peer} cannot be read: {one_line(error)}")
         if kind == ERROR:
             future.set_exception(value)
         else:
@@ -297,8 +297,4 @@ def _dump_error(error: Exception, method: str) -> bytes:
             return payload
     except Exception:  # whatever a class does when it is taken apart and made again
         pass
-    return pickle.dumps(RunError(f"{method} failed: {type(error).__name__}: {_one_line(error)}"), 5)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return pickle.dumps(RunError(f"{method} failed: {type(error).__name__}: {one_line(error)}"), 5)
