@@ -8,6 +8,7 @@ answer are called again until they do. Nothing passes a process in the middle.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from adrs_ray.candidate import Failure, FailureKind, Verdict
 from adrs_ray.errors import RunError, UsageError
 from adrs_ray.evaluator import EvaluationJob
 from cluster.wire import ConnectionLostError
+
+_log = logging.getLogger(__name__)
 
 POISON_DEATHS = 2
 """Worker processes that may die under one candidate, on nodes that live on, before it is given up."""
@@ -275,7 +278,7 @@ class Dispatcher:
             if not self._jobs_wait():
                 await link.leave()
         except Exception as error:  # the boundary of this task: whatever a slot says, it is met again
-            self._problem = told(error)
+            self._problem = _noted(error)
             self._lose(slot)
             return
         self._offer(slot)
@@ -297,7 +300,7 @@ class Dispatcher:
                 self._refusals[slot] = str(error)
                 pause = RETRY_S[1]
             except Exception as error:  # the boundary of this task: one slot must not be lost for an odd error
-                self._problem = told(error)
+                self._problem = _noted(error)
             else:
                 self._problem = ""
                 self._refusals.pop(slot, None)
@@ -351,7 +354,7 @@ class Dispatcher:
         except ConnectionLostError:
             return None  # whoever stands in its line hears of it, too
         except Exception as error:  # jobs wait for the watch that asks
-            return told(error)
+            return _noted(error)
 
     async def _lacks(self) -> str:
         missing = await self._missing()
@@ -372,6 +375,13 @@ def told(error: BaseException) -> str:
     if isinstance(error, (ConnectionLostError, RunError)) and line:
         return line
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def _noted(error: Exception) -> str:
+    """As `told`; the traceback of what is neither ours nor a lost connection is kept."""
+    if not isinstance(error, (ConnectionLostError, RunError)):
+        _log.warning("a slot met an odd error", exc_info=error)
+    return told(error)
 
 
 def _given_up(job: EvaluationJob, losses: int, deaths: int, spoilt: int) -> Failure | None:

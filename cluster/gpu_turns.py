@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +21,8 @@ from adrs_ray.errors import RunError, one_line
 from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.generator.routing import PoolView
 from cluster.wire import Address, WireServer
+
+_log = logging.getLogger(__name__)
 
 Places = Sequence[tuple[str, Sequence[str]]]
 """Of each replica: Ray's id of its node, and its devices as CUDA_VISIBLE_DEVICES names them."""
@@ -227,6 +230,8 @@ class GpuTurns:
             try:
                 await act()
             except Exception as error:  # whatever the pool meets: the engines' state is unknown, and asked for again
+                if not isinstance(error, RunError):
+                    _log.warning("the pool does not change its sleep", exc_info=True)
                 line = one_line(error)
                 self._stats = replace(self._stats, problem=line)
             else:

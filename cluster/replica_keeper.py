@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from adrs_ray.generator.routing import Server
 from cluster.calls import answer
 from cluster.engine import EngineSpec
 from cluster.replica import Announcement, Place, ReplicaActor
+
+_log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 60.0
@@ -120,6 +123,7 @@ class ReplicaKeeper:
                 told = one_line(error, 200)
                 self.error = self._ended_because or f"{self.spec.marker}: its actor or node was lost: {told}"
             except Exception as error:  # what its node refused, as a full disk does: another start may be on another
+                _log.warning("a start of %s failed", self.spec.marker, exc_info=True)
                 told = " ".join(str(error).split())[:200]
                 self.error = f"{self.spec.marker}: {type(error).__name__}{': ' + told if told else ''}"
             self._forget()

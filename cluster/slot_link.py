@@ -46,7 +46,7 @@ class RaySlot:
         except UsageError:
             raise
         except Exception as error:  # whatever its start met: it is away, and asked again
-            raise UnreachableError(told(error)) from None
+            raise UnreachableError(told(error)) from error
         return where
 
     async def evaluate(self, job: EvaluationJob) -> Answer:
