@@ -125,6 +125,9 @@ class RunConfig(Section):
     start: Literal["weak", "medium", "strong"] = Field(
         default="medium", description="seed program of the task to start from; a good start may lead nowhere else"
     )
+    last_stage: str | None = Field(
+        default=None, description="of a task with stages: end with this one, its score counts (default: all stages)"
+    )
     isomorphic: bool = Field(
         default=False, description="the task under other names and another story, to tell recall from discovery"
     )

@@ -267,8 +267,13 @@ def _check_adapter(path: Path, spec: TaskSpec | None) -> Iterator[Finding]:
 
 
 def _check_seed_runs(task: Task) -> Iterator[Finding]:
-    from adrs_ray.placement import place  # starts a fork server's worth of modules: only when needed
+    # these start a fork server's worth of modules: only when needed
+    from adrs_ray.placement import place
+    from adrs_ray.stages_here import served_here
 
+    task, left_out = served_here(task)
+    if left_out:
+        yield Finding("warn", left_out, "check it on a machine that has the GPU, too")
     try:
         verdicts = place(task)
     except UsageError as error:

@@ -49,6 +49,8 @@ class Standings:
     rows: tuple[Standing, ...]
     notes: Mapping[str, str]
     verdict: Mapping[str, float]
+    stage: str | None = None
+    """Of a task with stages, the one that judged."""
 
     def find(self, program: str, split: Split, scoring: Scoring = "sound") -> Standing | None:
         """The row of a program, None when it was not measured. `seed` is the medium one."""
@@ -70,10 +72,12 @@ def measure(task: Task, slots: int | None = None, told: Callable[[str], None] = 
     rows = asyncio.run(_judge_all(task, programs, task.spec.splits, slots, told))
     if (task.folder / "paper.py").is_file() and "test" in task.spec.splits:
         public = load_task(task.folder, "paper")
+        public = public.up_to(task.stage("").name) if task.spec.stages else public
         rows += asyncio.run(_judge_all(public, programs, ("test",), slots, told))
     notes: dict[str, str] = {split: note for split in task.spec.splits if (note := task.split_note(split))}
     cost = verdict_cost(task, task.spec.splits[-1] if "test" not in task.spec.splits else "test")
-    return Standings(task.name, tuple(rows), notes, cost.to_json())
+    stage = task.stage("").name if task.spec.stages else None
+    return Standings(task.name, tuple(rows), notes, cost.to_json(), stage)
 
 
 async def _judge_all(
@@ -111,7 +115,7 @@ def recorded(folder: Path) -> Standings | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         rows = tuple(Standing(**row) for row in data["rows"])
-        return Standings(data["task"], rows, data["notes"], data["verdict"])
+        return Standings(data["task"], rows, data["notes"], data["verdict"], data.get("stage"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{path} is no standings file ({type(error).__name__}: {error}): `adrs task standings` writes it"
@@ -137,7 +141,8 @@ def write(task: Task, standings: Standings) -> list[Path]:
 
 def markdown(task: Task, standings: Standings) -> list[str]:
     """The lines of the README's section: how it was made, notes, the table, failures in words."""
-    lines = [f"`adrs task standings {task.name} --write` made this table. Scores: higher is better."]
+    option = f" --last-stage {standings.stage}" if standings.stage else ""
+    lines = [f"`adrs task standings {task.name}{option} --write` made this table. Scores: higher is better."]
     lines += [f"The {split} split was {note}." for split, note in standings.notes.items()]
     header, rows = table(task, standings)
     lines += ["", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
@@ -236,5 +241,6 @@ def summary(task: Task) -> dict[str, Any]:
         "best_human": score(task.spec.best_human),
         "best_human_name": task.spec.best_human,
         "bound": _bound(standings, split) if standings else None,
+        "stage": standings.stage if standings else None,
         "verdict_cpu_s": standings.verdict["cpu_s"] if standings else None,
     }

@@ -243,6 +243,16 @@ class Task:
         spec = self.spec.model_copy(update=needs)
         return replace(self, spec=spec, judge_factory=lambda: self.judge_of(stage.name))
 
+    def up_to(self, name: str) -> Task:
+        """The task with this stage as its last one, whose score then counts.
+
+        Raises UsageError when it has no stages, or none of that name.
+        """
+        if not self.spec.stages:
+            raise UsageError(f"task {self.name} has no stages: leave out last_stage {name}")
+        end = self.spec.stages.index(self.stage(name)) + 1
+        return replace(self, spec=self.spec.model_copy(update={"stages": self.spec.stages[:end]}))
+
     @cached_property
     def referee(self) -> Callable[[Case], Referee] | None:
         """The referee of an interactive task, else None."""

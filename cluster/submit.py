@@ -130,12 +130,11 @@ def size_line(submission: Submission) -> str:
 
 def _check_task(task: Task, config: RunConfig) -> None:
     """All of what a run checks first, but keys: those may be on the cluster alone."""
-    from adrs_ray.isomorphic import disguised
+    from adrs_ray.configured import configured
     from adrs_ray.prompt.brief import brief_of
     from adrs_ray.prompt.render import check_templates
 
-    task = task.starting_from(config.start)
-    brief_of(disguised(task) if config.isomorphic else task, config)
+    brief_of(configured(task, config), config)
     for folder in sorted(_template_folders(config)):
         check_templates(folder)
 

@@ -15,7 +15,8 @@ from adrs_ray.isomorphic import disguised, given_away
 from adrs_ray.placement import place
 from adrs_ray.prompt.brief import brief_of
 from adrs_ray.scaffold import check_folder
-from adrs_ray.standings import measure
+from adrs_ray.stages_here import served_here
+from adrs_ray.standings import markdown, measure, recorded, write
 from adrs_ray.task import Task, load_task
 from tests.levels_task import write as write_levels
 from tests.staged_task import CHEAP, DEAR, JUDGE, SEED, write_staged_task
@@ -97,11 +98,39 @@ def test_check_finds_what_is_wrong_in_a_cheap_stage(tmp_path):
     assert "judge.py: stage simulated: cases('train') has the id 'same' twice" in [finding.what for finding in found]
 
 
-def test_check_says_that_a_gpu_is_missing(tmp_path, monkeypatch):
+def test_check_says_that_a_gpu_is_missing_and_runs_the_seed_in_the_stage_before(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     found = check_folder(write_staged_task(tmp_path / "staged").folder)
-    assert found[-1].level == "warn"
-    assert "stage measured of task staged needs 1 GPU, this machine shows none" in found[-1].what
+    missing = "stage measured needs 1 GPU, this machine shows none: judged in simulated"
+    assert missing in [finding.what for finding in found if finding.level == "warn"]
+    assert any(finding.what.startswith("the seed scores 1 on train") for finding in found)
+
+
+def test_a_task_up_to_a_stage_ends_there(tmp_path):
+    task = write_staged_task(tmp_path / "staged", gpus=1)
+    cheap = task.up_to(CHEAP)
+    assert [stage.name for stage in cheap.spec.all_stages] == [CHEAP]
+    assert cheap.judge.cases("train")[0].id == "simulated-0"
+    assert task.up_to(DEAR).spec == task.spec
+    with pytest.raises(UsageError, match="no stage 'other': it has simulated, measured"):
+        task.up_to("other")
+    with pytest.raises(UsageError, match="task txn_offline has no stages: leave out last_stage full"):
+        load_task("txn_offline").up_to("full")
+
+
+def test_standings_say_which_stage_judged(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    task, left_out = served_here(write_staged_task(tmp_path / "staged", gpus=1))
+    assert left_out == "stage measured needs 1 GPU, this machine shows none: judged in simulated"
+    standings = measure(task, slots=1)
+    assert standings.stage == CHEAP
+    assert f"--last-stage {CHEAP} --write" in markdown(task, standings)[0]
+    write(task, standings)
+    assert recorded(task.folder) == standings
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    whole = load_task(task.folder)
+    assert served_here(whole) == (whole, None)
+    assert served_here(whole, CHEAP)[0].spec == task.spec
 
 
 def test_standings_places_and_attacks_use_the_last_stage(task):

@@ -98,6 +98,7 @@ def test_what_is_written_is_read_back_and_stands_in_the_readme(tmp_path: Path, m
         "best_human": -1.0,
         "best_human_name": "nine",
         "bound": 0.0,
+        "stage": None,
         "verdict_cpu_s": measured[0].verdict["cpu_s"],
     }
     text = (folder / "README.md").read_text()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adrs_ray.cli.tasks import LastStage
+
 if TYPE_CHECKING:
     from adrs_ray.attack import Report
     from adrs_ray.attack.campaign import Progress
@@ -28,6 +30,7 @@ def attack(
     ] = None,
     split: Annotated[str, typer.Option(help="train, validation, test or stress.")] = "train",
     scoring: Annotated[str, typer.Option(help="sound, or paper: the public evaluator's formula.")] = "sound",
+    last_stage: LastStage = None,
     max_candidates: Annotated[int, typer.Option(min=1, help="Cheats to try at most.")] = 200,
     max_wall_s: Annotated[float, typer.Option(min=1.0, help="Start no cheat after so many seconds.")] = 120.0,
     seed: Annotated[int, typer.Option(min=0, help="Which cheats, where not all are tried, and which mutants.")] = 0,
@@ -42,11 +45,14 @@ def attack(
     from adrs_ray.attack import attack as run
     from adrs_ray.config import EvaluatorConfig
     from adrs_ray.errors import UsageError
+    from adrs_ray.stages_here import served_here
     from adrs_ray.task import load_task, read_program
 
     if scoring not in ("sound", "paper"):
         raise UsageError(f"--scoring {scoring}: expected sound or paper")
-    task = load_task(folder, "paper" if scoring == "paper" else "sound")
+    task, left_out = served_here(load_task(folder, "paper" if scoring == "paper" else "sound"), last_stage)
+    if left_out:
+        typer.echo(left_out, err=True)
     judged = next((known for known in task.spec.splits if known == split), None)
     if judged is None:
         raise UsageError(f"--split {split}: {task.name} has {', '.join(task.spec.splits)}")

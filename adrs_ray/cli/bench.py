@@ -32,13 +32,19 @@ def tasks(
 
     from adrs_ray.cli.console import table_console
     from adrs_ray.errors import UsageError
+    from adrs_ray.stages_here import served_here
     from adrs_ray.task import SPLITS, builtin_tasks, load_task
     from adrs_ray.verdict_cost import verdict_cost
 
     wanted = next((known for known in SPLITS if known == (split or "test")), None)
     if wanted is None:
         raise UsageError(f"--split {split}: accepted are {', '.join(SPLITS)}")
-    loaded = [load_task(name) for name in names or builtin_tasks()]
+    loaded = []
+    for name in names or builtin_tasks():
+        task, left_out = served_here(load_task(name))
+        if left_out:
+            typer.echo(f"{name}: {left_out}", err=True)
+        loaded.append(task)
     rows: list[tuple[Task, VerdictCost, PublicEvaluator | None]] = []
     for task in loaded:
         if wanted not in task.spec.splits:

@@ -53,7 +53,7 @@ def replay(
     """Run a recorded run again, in one process, and say whether it came out the same. Exits with 1 when it did not."""
     import contextlib
 
-    from adrs_ray.isomorphic import disguised
+    from adrs_ray.configured import configured
     from adrs_ray.replay import config_of, refuse_unfit
     from adrs_ray.storage.cassette_file import read
     from adrs_ray.storage.runfolder import RunFolder
@@ -61,8 +61,7 @@ def replay(
 
     recorded = read(file)
     config = config_of(recorded, slots)
-    task = load_task(recorded.task).starting_from(config.start)
-    task = disguised(task) if config.isomorphic else task
+    task = configured(load_task(recorded.task), config)
     if not loose:
         refuse_unfit(recorded, task)
     folder = RunFolder.create(out, config, recorded.task, local=True, replay_of=str(file.absolute()))

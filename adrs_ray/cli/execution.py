@@ -96,16 +96,14 @@ def planted_seeds(task: Task, warm_starts: Sequence[str], config: RunConfig) -> 
 
 
 def told(task: Task, config: RunConfig) -> Task:
-    """The task as the run starts from it. Raises UsageError for what cannot work: a seed level, a disguise, prompts
-    that a user's templates cannot make, models without a key."""
-    from adrs_ray.isomorphic import disguised
+    """The task as the run starts from it. Raises UsageError for what cannot work: a stage, a seed level, a disguise,
+    prompts that a user's templates cannot make, models without a key."""
+    from adrs_ray.configured import configured
     from adrs_ray.local import make_models
     from adrs_ray.prompt.brief import brief_of
     from adrs_ray.prompt.render import check_templates
 
-    task = task.starting_from(config.start)
-    if config.isomorphic:
-        task = disguised(task)
+    task = configured(task, config)
     brief_of(task, config)
     folders = {config.prompt.folder, *(override.prompts for override in config.islands.overrides.values())}
     for folder in sorted(name for name in folders if name is not None):

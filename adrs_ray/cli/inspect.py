@@ -179,11 +179,10 @@ def _result(result: SplitResult) -> float | str | None:
 
 def _task(folder: RunFolder) -> Task:
     """The task of a run as its programs are written for it. Raises UsageError when it is not here any more."""
-    from adrs_ray.isomorphic import disguised
+    from adrs_ray.configured import configured
     from adrs_ray.task import load_task
 
-    task = load_task(folder.task)
-    return disguised(task) if folder.config.isomorphic else task
+    return configured(load_task(folder.task), folder.config)
 
 
 def _native(folder: RunFolder, source: str) -> str:

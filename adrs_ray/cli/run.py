@@ -44,6 +44,9 @@ def run(
     start: Annotated[
         str | None, typer.Option(help="Seed program to start from: weak, medium (default) or strong.")
     ] = None,
+    last_stage: Annotated[
+        str | None, typer.Option(help="Of a task with stages: end with this one, its score counts (default: all).")
+    ] = None,
     slots: Annotated[int | None, typer.Option(help="Evaluations at once (default: one per CPU).")] = None,
     sandbox: Annotated[str | None, typer.Option(help="strict, or unsafe: no jail, every verdict says so.")] = None,
     warm_start: Annotated[
@@ -77,6 +80,7 @@ def run(
             "budget.patience": patience,
             "seed": seed,
             "start": start,
+            "last_stage": last_stage,
             "evaluator.slots": slots,
             "evaluator.sandbox": sandbox,
             "cluster.address": address,

@@ -12,6 +12,11 @@ app = typer.Typer(help="Make, check and measure task folders.", no_args_is_help=
 
 Folder = Annotated[str, typer.Argument(help="A task folder, or the name of a built-in task.")]
 
+LastStage = Annotated[
+    str | None,
+    typer.Option(help="Of a task with stages: judge in this one (default: the last for which this machine has GPUs)."),
+]
+
 
 def register(root: typer.Typer) -> None:
     root.add_typer(app, name="task")
@@ -36,7 +41,7 @@ def list_tasks(
     for row in rows:
         best = _number(row["best_human"])
         table.add_row(
-            row["task"],
+            f"{row['task']}, {row['stage']}" if row["stage"] else row["task"],
             row["summary"],
             row["metric"] or "score",
             _number(row["seed"]),
@@ -74,6 +79,7 @@ def standings(
         bool,
         typer.Option("--write", help="Keep them in the folder: standings.json, and README.md between its markers."),
     ] = False,
+    last_stage: LastStage = None,
     slots: Annotated[int | None, typer.Option(help="Evaluations at once (default: one per CPU).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -84,9 +90,12 @@ def standings(
 
     from adrs_ray import standings as module
     from adrs_ray.cli.console import table_console
+    from adrs_ray.stages_here import served_here
     from adrs_ray.task import load_task
 
-    task = load_task(folder)
+    task, left_out = served_here(load_task(folder), last_stage)
+    if left_out:
+        typer.echo(left_out, err=True)
     measured = module.measure(task, slots, told=lambda line: typer.echo(line, err=True))
     if as_json:
         typer.echo(json.dumps(asdict(measured)))

@@ -122,9 +122,11 @@ def local_evaluator(task: Task, config: EvaluatorConfig, stages: Collection[str]
         if stage.gpus:
             groups = groups_of(devices, stage)[: config.gpu_slots]
             if not groups:
+                before = [each.name for each in task.spec.stages if not each.gpus]
                 raise UsageError(
                     f"stage {stage.name} of task {task.name} needs {stage.gpus:g} GPU{'s' if stage.gpus > 1 else ''}, "
                     f"this machine shows {len(devices) or 'none'}"
+                    + (f"; a search can end with stage {before[-1]}: --last-stage {before[-1]}" if before else "")
                 )
             by_stage[stage.name] = GpuSlots(task, config, stage, groups, turns)
     return StagedEvaluator(by_stage, wanted[-1].name)

@@ -72,6 +72,22 @@ def test_a_run_without_its_gpu_is_refused_in_one_line(searched, tmp_path):
     assert "stage measured of task staged needs 1 GPU, this machine shows none" in told.stderr.splitlines()[-1]
 
 
+def test_a_run_may_end_with_the_stage_for_which_there_is_a_machine(searched, tmp_path):
+    task, _ = searched
+    none = {"CUDA_VISIBLE_DEVICES": ""}
+    options = ["--local", "--slots", 1, "--last-stage", CHEAP, "--out", tmp_path / "run"]
+    done = adrs("run", task, *options, "--max-candidates", 8, env=none)
+    assert done.returncode == 0, done.stderr
+    more = adrs("resume", tmp_path / "run", "--max-candidates", 12, "--no-baselines", env=none)
+    assert more.returncode == 0, more.stderr
+    measured = [event for event in events_of(tmp_path / "run") if event.kind is EventKind.MEASURED]
+    assert {event.body["stage"] for event in measured} == {CHEAP}
+    assert {event.body["split"] for event in measured} >= {"train", "validation", "test"}
+    unknown = adrs("run", task, "--local", "--last-stage", "other", "--out", tmp_path / "other")
+    assert (unknown.returncode, (tmp_path / "other").exists()) == (2, False)
+    assert "it has simulated, measured" in unknown.stderr
+
+
 def test_one_stage_is_judged_alone(searched):
     task, _ = searched
     cheap = json.loads(adrs("eval", task, "seed", "--stage", CHEAP, "--json", env={"CUDA_VISIBLE_DEVICES": ""}).stdout)
