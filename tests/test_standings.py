@@ -244,5 +244,6 @@ def test_built_in_tasks_are_listed() -> None:
     rows = {row["task"]: row for row in json.loads(done.stdout)}
     assert "txn_offline" in rows
     assert set(rows["txn_offline"]) == {
-        "task", "summary", "metric", "split", "seed", "best_human", "best_human_name", "bound", "verdict_cpu_s",
+        "task", "summary", "metric", "split", "seed", "best_human", "best_human_name", "bound", "stage",
+        "verdict_cpu_s",
     }  # fmt: skip
