@@ -1,0 +1,172 @@
+"""The process in which an untrusted program runs: `python -m gpu_eval.program_child`, its socket as standard input.
+
+It answers requests (`gpu_eval.frames`) one after the other: `start`, then `prepare` and `null` while it is pristine,
+`load`, and then `call` and `inspect`. Once the program is loaded, nothing that comes from here is trusted: the parent
+bounds and checks every byte and reads its own clock.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpu_eval.call_watch import CallWatch
+from gpu_eval.findings import Findings
+from gpu_eval.frames import Channel, parse_array
+from gpu_eval.paired import secret_pattern
+from gpu_eval.tensors import check_tensors
+from gpu_eval.timing import gpu_name
+
+CLOCK = time.perf_counter_ns
+MOST_INPUT = 1 << 30
+INSPECTED = 6
+REST_S = 0.005
+
+
+class Child:
+    """What the requests work on. Each method is one request and returns its answer and the arrays that follow it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._device = torch.device("cpu")
+        self._program: Callable[..., Any] | None = None
+        self._null: list[list[Tensor]] = []
+
+    def start(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        torch.set_num_threads(int(request["threads"]))
+        self._device = torch.device(request["device"])
+        # The context of a device is made here, off every clock.
+        torch.zeros(1, device=self._device)
+        self._synchronize()
+        return {"gpu": gpu_name(self._device) if self._device.type == "cuda" else ""}, []
+
+    def prepare(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        """Make the outputs of coming null rounds, written once, so that their memory is there."""
+        layout = [(np.dtype(name), tuple(extents)) for name, extents in request["outputs"]]
+        self._null = [
+            [torch.from_numpy(np.ones(extents, dtype)).to(self._device) for dtype, extents in layout]
+            for _ in range(int(request["count"]))
+        ]
+        return {}, []
+
+    def null(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        self._inputs(len(self._null))
+        self._synchronize()
+        return {"seconds": [0.0] * len(self._null)}, self._null
+
+    def load(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        spec = importlib.util.spec_from_file_location("candidate_program", request["path"])
+        if spec is None or spec.loader is None:
+            raise ValueError("its source is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        self._program = module.rebalance_experts
+        return {}, []
+
+    def call(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        program, arguments = self._loaded(), tuple(request["arguments"])
+        weights = self._inputs(int(request["count"]))
+        seconds, answers = [], []
+        self._synchronize()
+        gc.disable()
+        try:
+            for weight in weights:
+                begin = CLOCK()
+                answer = program(weight, *arguments)
+                self._synchronize()
+                seconds.append((CLOCK() - begin) / 1e9)
+                answers.append(answer)
+        finally:
+            gc.enable()
+        return {"seconds": seconds}, answers
+
+    def inspect(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        """Call it on fresh values and look at what it does besides its answer."""
+        program, arguments = self._loaded(), tuple(request["arguments"])
+        base = self._inputs(1)[0]
+        findings = Findings()
+        watch = CallWatch(
+            findings,
+            lambda: time.sleep(REST_S),
+            verify=lambda outputs, weight: check_tensors(outputs, weight, self._device),
+        )
+        mean = float(base.double().mean())
+        for number in range(INSPECTED):
+            pattern = torch.from_numpy(secret_pattern(tuple(base.shape), mean, (int(request["seed"]), number)))
+            weight = base + pattern.to(base.device, base.dtype)
+            watch.before(weight)
+            outputs = program(weight, *arguments)
+            self._synchronize()
+            watch.after(outputs)
+            watch.settle()
+        return {"findings": list(findings.sentences())}, []
+
+    def _loaded(self) -> Callable[..., Any]:
+        if self._program is None:
+            raise ValueError("no program is loaded")
+        return self._program
+
+    def _inputs(self, count: int) -> list[Tensor]:
+        """`count` arrays from the parent as tensors on the device, each in its own fresh memory."""
+        arrays = [parse_array(self._channel.receive_bytes(MOST_INPUT)) for _ in range(count)]
+        return [torch.from_numpy(array).to(self._device) for array in arrays]
+
+    def _synchronize(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def as_sent(answer: Any) -> list[NDArray[Any]]:
+    """The arrays of one answer; raises ValueError, one line, where it is no list of three tensors of numbers."""
+    if not isinstance(answer, tuple | list) or len(answer) != 3:
+        raise ValueError("its answer is no tuple of three tensors")
+    if not all(isinstance(part, torch.Tensor) for part in answer):
+        raise ValueError(f"its answer holds {', '.join(type(part).__name__ for part in answer)}, expected tensors")
+    return [part.detach().cpu().numpy() for part in answer]
+
+
+def serve(channel: Channel) -> None:
+    """Answer requests until the parent goes. What a request raises is its answer: one line, and the process lives."""
+    child = Child(channel)
+    requests = {name: getattr(child, name) for name in ("start", "prepare", "null", "load", "call", "inspect")}
+    while True:
+        request = channel.receive()
+        try:
+            answer, outputs = requests[request["do"]](request)
+            arrays = [array for output in outputs for array in as_sent(output)]
+        except BaseException as error:
+            text = (str(error).splitlines() or [""])[0][:300]
+            channel.send({"error": f"{type(error).__name__}: {text}" if text else type(error).__name__})
+            continue
+        channel.send(answer)
+        for array in arrays:
+            channel.send_array(array)
+
+
+def main() -> None:
+    connection = socket.socket(fileno=os.dup(0))
+    # The program finds an empty standard input in its place.
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    try:
+        serve(Channel(connection))
+    except ValueError:
+        # The parent has gone.
+        return
+
+
+if __name__ == "__main__":
+    main()
