@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_eval.child_process import ProgramError
 from gpu_eval.clocks import ClockLog, ask_nvidia_smi
 from gpu_eval.findings import Findings
 from gpu_eval.invariants import PlacementError, check_placement
 from gpu_eval.paired import PairedTiming, Seed, Track, collect, paired_timing, probe_cache, secret_pattern
-from gpu_eval.program_process import CLOCK, LAUNCHER, Layout, ProgramError, ProgramProcess, Round, Transport
+from gpu_eval.program_process import CLOCK, LAUNCHER, Layout, ProgramProcess, Round, Transport
 from gpu_eval.shapes import Shape
 
 __all__ = ["ProgramError", "ProgramProcess", "Round", "Transport", "measure_program"]

@@ -8,10 +8,6 @@ bounds and checks every byte and reads its own clock.
 from __future__ import annotations
 
 import gc
-import importlib.util
-import os
-import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpu_eval.call_watch import CallWatch
+from gpu_eval.child_loop import Reply, Request, load_program, serve, take_connection
 from gpu_eval.findings import Findings
 from gpu_eval.frames import Channel, parse_array
 from gpu_eval.paired import secret_pattern
@@ -66,12 +63,7 @@ class Child:
         return {"seconds": [0.0] * len(self._null)}, self._null
 
     def load(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-        spec = importlib.util.spec_from_file_location("candidate_program", request["path"])
-        if spec is None or spec.loader is None:
-            raise ValueError("its source is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
+        module = load_program(request["path"])
         self._program = module.rebalance_experts
         return {}, []
 
@@ -137,35 +129,19 @@ def as_sent(answer: Any) -> list[NDArray[Any]]:
     return [part.detach().cpu().numpy() for part in answer]
 
 
-def serve(channel: Channel) -> None:
-    """Answer requests until the parent goes. What a request raises is its answer: one line, and the process lives."""
-    child = Child(channel)
-    requests = {name: getattr(child, name) for name in ("start", "prepare", "null", "load", "call", "inspect")}
-    while True:
-        request = channel.receive()
-        try:
-            answer, outputs = requests[request["do"]](request)
-            arrays = [array for output in outputs for array in as_sent(output)]
-        except BaseException as error:
-            text = (str(error).splitlines() or [""])[0][:300]
-            channel.send({"error": f"{type(error).__name__}: {text}" if text else type(error).__name__})
-            continue
-        channel.send(answer)
-        for array in arrays:
-            channel.send_array(array)
-
-
 def main() -> None:
-    connection = socket.socket(fileno=os.dup(0))
-    # The program finds an empty standard input in its place.
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    try:
-        serve(Channel(connection))
-    except ValueError:
-        # The parent has gone.
-        return
+    connection = take_connection()
+    child = Child(connection)
+
+    def sending(request: Request) -> Request:
+        def answered(given: dict[str, Any]) -> Reply:
+            answer, outputs = request(given)
+            return answer, [array for output in outputs for array in as_sent(output)]
+
+        return answered
+
+    names = ("start", "prepare", "null", "load", "call", "inspect")
+    serve(connection, {name: sending(getattr(child, name)) for name in names})
 
 
 if __name__ == "__main__":

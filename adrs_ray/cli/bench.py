@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from gpu_eval.results import Bench
+
     from adrs_ray.task import PublicEvaluator, Split, Task
     from adrs_ray.verdict_cost import VerdictCost
 
@@ -100,6 +103,111 @@ def throughput(
     if candidates is not None:
         chosen = [replace(row, load=replace(row.load, candidates=candidates)) for row in chosen]
     table(map(measure, chosen), typer.echo)
+
+
+Device = Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is a GPU).")]
+Candidates = Annotated[list[Path] | None, typer.Option(help="A program file to measure beside ours; repeatable.")]
+Regimes = Annotated[list[str] | None, typer.Option("--regime", help="Of generated loads; repeatable (default: all).")]
+Shapes = Annotated[list[str] | None, typer.Option("--shape", help="As 58x256-288/32/4/8; repeatable.")]
+Loads = Annotated[Path | None, typer.Option(help="Recorded loads in place of generated ones: docs/load_traces.md.")]
+Entries = Annotated[int | None, typer.Option(min=1, help="Of recorded loads that count in smaller pieces.")]
+Quick = Annotated[bool, typer.Option("--quick", help="One shape and two regimes, shortly.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of generated loads.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for results.json and page.html (default: in results/).")]
+Sandbox = Annotated[str, typer.Option(help="strict, or unsafe: programs run without a jail.")]
+
+
+@app.command()
+def eplb(
+    device: Device = None,
+    candidates: Candidates = None,
+    regime: Regimes = None,
+    shape: Shapes = None,
+    loads: Loads = None,
+    entries_per_window: Entries = None,
+    quick: Quick = False,
+    seed: Seed = 0,
+    out: Out = None,
+    sandbox: Sandbox = "strict",
+) -> None:
+    """Balancers of experts: balance beside the bounds, time on host and device, all baselines and your programs.
+
+    Writes results.json and page.html. All of it takes an hour or so; keep the machine otherwise idle.
+    """
+    _gpu_bench("eplb", device, candidates, regime, shape, loads, entries_per_window, quick, seed, out, sandbox)
+
+
+@app.command("moe_placement")
+def moe_placement(
+    device: Device = None,
+    candidates: Candidates = None,
+    regime: Regimes = None,
+    shape: Shapes = None,
+    loads: Loads = None,
+    entries_per_window: Entries = None,
+    quick: Quick = False,
+    seed: Seed = 0,
+    out: Out = None,
+    sandbox: Sandbox = "strict",
+) -> None:
+    """Placement over time: steps, decisions and moves of whole traces, all policies and your programs.
+
+    By a cost model, which a GPU is fitted to first and then measured against. Writes results.json and page.html.
+    """
+    _gpu_bench("moe_placement", device, candidates, regime, shape, loads, entries_per_window, quick, seed, out, sandbox)
+
+
+def _gpu_bench(
+    bench: Bench,
+    device: str | None,
+    candidates: list[Path] | None,
+    regimes: list[str] | None,
+    shapes: list[str] | None,
+    loads: Path | None,
+    entries_per_window: int | None,
+    quick: bool,
+    seed: int,
+    out: Path | None,
+    sandbox: str,
+) -> None:
+    from importlib.util import find_spec
+
+    from adrs_ray.errors import UsageError
+
+    if sandbox not in ("strict", "unsafe"):
+        raise UsageError(f"--sandbox {sandbox}: accepted are strict and unsafe")
+    if find_spec("torch") is None:
+        raise UsageError("this bench needs torch: pip install 'adrs-ray[gpu]'")
+    from gpu_eval.bench_options import run_bench
+
+    try:
+        run_bench(
+            bench,
+            device=device,
+            candidates=candidates or [],
+            regimes=regimes or [],
+            shapes=shapes or [],
+            loads=loads,
+            entries_per_window=entries_per_window,
+            quick=quick,
+            seed=seed,
+            out=out,
+            launcher=_jailed(bench, candidates) if candidates and sandbox == "strict" else (),
+            told=lambda line: typer.echo(line, err=True),
+            show=typer.echo,
+        )
+    except ValueError as error:
+        raise UsageError(" ".join(str(error).split())) from None
+
+
+def _jailed(bench: Bench, programs: list[Path]) -> tuple[str, ...]:
+    """The command that starts a program's process in the jail; it sees the GPUs that this process sees."""
+    from adrs_ray.evaluator.confined import confined_command
+    from adrs_ray.evaluator.gpus import visible_devices
+
+    module = {"eplb": "gpu_eval.program_child", "moe_placement": "gpu_eval.placement_child"}[bench]
+    readable = [str(path.resolve()) for path in programs]
+    return tuple(confined_command([module], readable=readable, devices=",".join(visible_devices())))
 
 
 def _plain(task: Task, split: Split, cost: VerdictCost, public: PublicEvaluator | None) -> dict[str, Any]:

@@ -1,0 +1,318 @@
+"""The bench of placement over time: policies and given programs, served over traces, by the cost model and measured.
+
+Every row is one program over one trace (`gpu_eval.serving`): wall time of all steps with decisions and moves in it, and
+its ratios to never rebalancing, to DeepSeek's rule after every window, and to a clairvoyant whose moves are free. The
+cost model's constants say where they come from. On a GPU the model is fitted to it first, and steps of the placements
+that were in force are measured there, on the same windows and layers for all: `Fidelity` says how well both agree.
+On a CPU the same measurement runs with tiny experts, so that the path is tried; its seconds mean nothing for a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_eval.batched_lpt import hierarchical, without_groups
+from gpu_eval.calibration import calibrate
+from gpu_eval.communication import NETWORKS
+from gpu_eval.cost_model import PHASES, CostModel, constants
+from gpu_eval.environment import environment
+from gpu_eval.moe_policies import POLICIES, Policy
+from gpu_eval.moe_ranks import MoeRanks
+from gpu_eval.moe_rows import Measured, Rows, measure_rows
+from gpu_eval.recorded import load_recorded
+from gpu_eval.results import Device, Fidelity, MoePlacementRow, Phase, RankLatency, Results
+from gpu_eval.serving import ServingConfig, ServingResult, play, serve, window_tokens
+from gpu_eval.serving_costs import ModelCosts
+from gpu_eval.shapes import EXPERT_SIZES, SHAPES, ExpertSize, Shape
+from gpu_eval.statistics import median, spearman
+from gpu_eval.workloads import REGIMES, LoadTrace, generate, regime_named
+
+Ints = NDArray[np.int64]
+Told = Callable[[str], None]
+DEEPSEEK_DECISION_S = 0.04
+"""What vLLM 0.33 takes for DeepSeek's rule at 58 x 256 to 288; the reference counts it on every machine."""
+GIB = 2.0**30
+GPU_ROWS = Rows(windows=4, layers=4, budget_s=60.0, seed=0)
+CPU_ROWS = Rows(windows=1, layers=1, budget_s=1.0, seed=0)
+"""What is measured of each trace; on a CPU one row, which takes as long as it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoeOptions:
+    """What to measure. `loads`: a recorded series in place of the regimes."""
+
+    device: Device = "cpu"
+    regimes: tuple[str, ...] = tuple(REGIMES)
+    shapes: tuple[Shape, ...] = SHAPES[:1]
+    phases: tuple[Phase, ...] = ("prefill", "decode")
+    policies: tuple[str, ...] = tuple(POLICIES)
+    programs: tuple[Path, ...] = ()
+    loads: Path | None = None
+    entries_per_window: int | None = None
+    constants: str = "h100"
+    """Whose cost model and network count: a file of `gpu_eval/constants`. On a GPU the model is fitted instead."""
+    windows: int = 24
+    window_steps: int = 100
+    seed: int = 0
+    launcher: tuple[str, ...] = ()
+    """The command that starts a program's process; empty: plain Python, without a jail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One trace under one configuration, and what its rows are held against."""
+
+    trace: LoadTrace
+    config: ServingConfig
+    costs: ModelCosts
+    never_s: float
+    deepseek_s: float
+    oracle_s: float
+
+
+def run(options: MoeOptions, told: Told = lambda line: None) -> Results:
+    """Measure all. `told` hears a line per row. Raises ValueError, one line, for options that name nothing."""
+    about = environment(options.device)
+    policies = chosen_policies(options)
+    traces = list(_traces(options))
+    bench = _Bench(options, told)
+    for trace, shape in traces:
+        for phase in options.phases:
+            bench.serve(trace, shape, phase, policies)
+    return Results(
+        bench="moe_placement",
+        date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        device=options.device,
+        environment=about,
+        settings={
+            "seed": options.seed,
+            "windows": options.windows,
+            "steps per window": options.window_steps,
+            "cost model": "; ".join(sorted(bench.origins)),
+            "programs": "none" if not options.programs else "in a jail" if options.launcher else "without a jail",
+        },
+        moe_placement=tuple(bench.rows),
+        rank_latencies=tuple(bench.latencies),
+        fidelity=tuple(bench.fidelity),
+    )
+
+
+def chosen_policies(options: MoeOptions) -> list[Policy]:
+    """What is compared. Raises ValueError, one line, for a policy that is unknown."""
+    from gpu_eval.placement_process import LAUNCHER, ProgramPolicy
+
+    for name in options.policies:
+        if name not in POLICIES:
+            raise ValueError(f"no policy {name!r}, expected one of {', '.join(POLICIES)}")
+    made: list[Policy] = [POLICIES[name] for name in options.policies]
+    return [*made, *(ProgramPolicy(path, options.launcher or LAUNCHER) for path in options.programs)]
+
+
+def _traces(options: MoeOptions) -> Iterator[tuple[LoadTrace, Shape]]:
+    if options.loads is None:
+        for shape in options.shapes:
+            for name in options.regimes:
+                made = generate(
+                    regime_named(name), shape.layers, shape.experts, options.windows, options.seed, samples=2
+                )
+                yield made, shape
+        return
+    for trace in load_recorded(options.loads, options.entries_per_window):
+        if trace.windows < 2:
+            raise ValueError(f"{options.loads}: {trace.name} is one window, a trace needs at least two in a row")
+        fitting = [shape for shape in options.shapes if shape.experts == trace.experts]
+        if not fitting:
+            raise ValueError(f"{options.loads}: {trace.name} has {trace.experts} experts, no shape asked for has")
+        for shape in fitting:
+            yield trace, replace(shape, layers=trace.layers)
+
+
+class _Bench:
+    """Rows as they are gathered; one device model and one set of weights for all of them."""
+
+    def __init__(self, options: MoeOptions, told: Told) -> None:
+        self._options, self._told = options, told
+        self._size = EXPERT_SIZES["deepseek_v3"]
+        self._ranks: dict[int, MoeRanks] = {}
+        self._models: dict[int, CostModel] = {}
+        self.origins: set[str] = set()
+        self.rows: list[MoePlacementRow] = []
+        self.latencies: list[RankLatency] = []
+        self.fidelity: list[Fidelity] = []
+
+    def serve(self, trace: LoadTrace, shape: Shape, phase: Phase, policies: Sequence[Policy]) -> None:
+        """All rows of one trace and phase: by the model, then measured."""
+        config = ServingConfig(
+            shape, self._size, phase, PHASES[phase].tokens_per_gpu, self._options.window_steps, precision="bf16"
+        )
+        served = _served(trace, config, ModelCosts(self._model(shape), NETWORKS["h100"], config))
+        results: list[tuple[Policy, ServingResult]] = []
+        for policy in policies:
+            try:
+                result = _play(served, policy)
+            except ValueError as error:
+                self._add(_row(served, policy, status=" ".join(str(error).split())[:300] or "no message"))
+                continue
+            results.append((policy, result))
+            self._add(_row(served, policy, **_figures(served, result)))
+        if results:
+            self._measure(served, results)
+
+    def _measure(self, served: Served, results: Sequence[tuple[Policy, ServingResult]]) -> None:
+        trace, config = served.trace, served.config
+        rows = GPU_ROWS if self._options.device == "cuda" else CPU_ROWS
+        measured = measure_rows(
+            trace, [result for _, result in results], served.costs, self._ranks_of(config.shape), rows
+        )
+        for (policy, _), found in zip(results, measured, strict=True):
+            self.latencies.append(_latency(served, policy, found))
+        self.fidelity.append(_fidelity(served, measured))
+        self._told(
+            f"{trace.name} {config.phase}: measured {len(measured[0].rank_s)} rows of {len(results)} programs, "
+            f"rank correlation with the model {_shown(self.fidelity[-1].spearman)}"
+        )
+
+    def _model(self, shape: Shape) -> CostModel:
+        """Fitted to the GPU, or the constants of the one that the options name."""
+        slots = shape.slots_per_gpu
+        if slots not in self._models:
+            if self._options.device == "cuda":
+                self._models[slots] = calibrate(self._ranks_of(shape), seed=self._options.seed)
+            else:
+                self._models[slots] = constants(self._options.constants, self._size.name, "bf16")
+            self.origins.add(self._models[slots].origin)
+        return self._models[slots]
+
+    def _ranks_of(self, shape: Shape) -> MoeRanks:
+        slots = shape.slots_per_gpu
+        if slots not in self._ranks:
+            self._ranks.clear()  # weights of one shape at a time
+            size: ExpertSize = self._size if self._options.device == "cuda" else EXPERT_SIZES["tiny"]
+            precision = "bf16" if self._options.device == "cuda" else "fp32"
+            self._ranks[slots] = MoeRanks(size, slots, self._options.device, precision, seed=self._options.seed)
+        return self._ranks[slots]
+
+    def _add(self, row: MoePlacementRow) -> None:
+        self.rows.append(row)
+        where = f"{row.program} on {row.regime} {row.phase}"
+        if row.total_s is None:
+            self._told(f"{where}: {row.status}")
+        else:
+            self._told(
+                f"{where}: {row.total_s:.4g} s, {row.ratio_never:.3f} of never, {row.ratio_oracle:.3f} of oracle"
+            )
+
+
+def _served(trace: LoadTrace, config: ServingConfig, costs: ModelCosts) -> Served:
+    """The trace with its references, all by the model."""
+    initial = _initial(trace, config)
+    never = play(trace, lambda *_: None, config, costs, initial, decision_s=0.0)
+    rule = hierarchical if config.phase == "prefill" else without_groups
+
+    def deepseek(load_window: Ints, _: Ints) -> Ints:
+        return rule(load_window.sum(axis=0), config.shape)
+
+    every = play(trace, deepseek, config, costs, initial, decision_s=DEEPSEEK_DECISION_S)
+    return Served(trace, config, costs, never.seconds, every.seconds, _oracle_s(trace, config, costs))
+
+
+def _initial(trace: LoadTrace, config: ServingConfig) -> Ints:
+    """Balanced for the first window, which does not count."""
+    return without_groups(trace.counts[0], config.shape)
+
+
+def _oracle_s(trace: LoadTrace, config: ServingConfig, costs: ModelCosts) -> float:
+    """Every window under a placement made from its own loads, from its first step on, free of charge."""
+    of_step = np.arange(config.window_steps) * trace.samples.shape[1] // config.window_steps
+    total = 0.0
+    for window in range(1, trace.windows):
+        placed = without_groups(trace.counts[window], config.shape)
+        steps = costs.layer_seconds(placed, None, window_tokens(trace, window, config, 0)).sum(axis=1)
+        total += float(steps[of_step].sum())
+    return total
+
+
+def _play(served: Served, policy: Policy) -> ServingResult:
+    from gpu_eval.serving_brief import brief
+
+    trace, config = served.trace, served.config
+    with policy.deciding(config, brief(config, served.costs, trace.windows - 1, trace.samples.shape[1])) as ask:
+        game = serve(trace, config, served.costs, _initial(trace, config))
+        window, observation = 0, next(game)
+        while True:
+            try:
+                decision = ask(*observation)
+            except ValueError as error:
+                raise ValueError(f"window {window}: {error}") from error
+            try:
+                window, observation = window + 1, game.send(decision)
+            except StopIteration as end:
+                result: ServingResult = end.value
+                return result
+
+
+def _figures(served: Served, result: ServingResult) -> dict[str, Any]:
+    moved = result.fetched * served.config.bytes_per_expert / served.config.shape.gpus / GIB
+    return {
+        "total_s": result.seconds,
+        "steps_s": float(result.step_seconds.sum()) - result.stall_seconds,
+        "decisions_s": float(result.decision_seconds.sum()),
+        "moves_s": result.stall_seconds,
+        "moved_gib_per_gpu": moved,
+        "p99_step_s": result.p99_step_seconds,
+        "ratio_never": result.seconds / served.never_s,
+        "ratio_deepseek_every": result.seconds / served.deepseek_s,
+        "ratio_oracle": result.seconds / served.oracle_s,
+    }
+
+
+def _row(served: Served, policy: Policy, **figures: Any) -> MoePlacementRow:
+    return MoePlacementRow(
+        program=policy.name,
+        kind=policy.kind,
+        source=served.trace.source,
+        regime=served.trace.name,
+        shape=served.config.shape.name,
+        phase=served.config.phase,
+        stage="model",
+        network=served.costs.network.name,
+        **figures,
+    )
+
+
+def _latency(served: Served, policy: Policy, found: Measured) -> RankLatency:
+    return RankLatency(
+        program=policy.name,
+        source=served.trace.source,
+        regime=served.trace.name,
+        shape=served.config.shape.name,
+        phase=served.config.phase,
+        stage="measured",
+        seconds=found.rank_s,
+    )
+
+
+def _fidelity(served: Served, measured: Sequence[Measured]) -> Fidelity:
+    model, dear = [found.model_s for found in measured], [found.measured_s for found in measured]
+    varied = len(measured) > 1 and len(set(model)) > 1 and len(set(dear)) > 1
+    return Fidelity(
+        cheap="cost model",
+        dear="one device, measured",
+        source=served.trace.source,
+        regime=served.trace.name,
+        phase=served.config.phase,
+        pairs=len(measured),
+        spearman=spearman(model, dear) if varied else None,
+        median_error=median([abs(a / b - 1) for a, b in zip(model, dear, strict=True) if b > 0]),
+    )
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"

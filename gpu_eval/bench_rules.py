@@ -1,0 +1,137 @@
+"""What the bench of balancers compares: baselines, called in this process, and given programs, in their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpu_eval.bench_eplb import YARDSTICK, EplbOptions, Ints, Rule, Timed
+from gpu_eval.paired import PairedTiming, Track
+from gpu_eval.program import ProgramError, ProgramProcess, measure_program
+from gpu_eval.program_process import LAUNCHER
+from gpu_eval.registry import BASELINES, Baseline
+from gpu_eval.results import Device, Interval, Kind
+from gpu_eval.shapes import Shape
+from gpu_eval.timing import time_pairs
+
+_SLOW_S = 0.05
+"""A call from which on three pairs of single calls must do."""
+
+
+def rules(options: EplbOptions) -> list[Rule]:
+    """All that `options` name, the yardstick first. Raises ValueError, one line, for a baseline that is unknown."""
+    for name in options.baselines:
+        if name not in BASELINES:
+            raise ValueError(f"no baseline {name!r}, expected one of {', '.join(BASELINES)}")
+    made: list[Rule] = [BaselineRule(BASELINES[name], options.limit_s) for name in options.baselines]
+    return [*made, *(ProgramRule(path, options.limit_s, options.launcher or LAUNCHER) for path in options.programs)]
+
+
+def arguments(shape: Shape, grouped: bool) -> tuple[int, int, int, int]:
+    """What `rebalance_experts` is called with behind the loads; without groups there is one group and one node."""
+    return (shape.slots, shape.groups, shape.nodes, shape.gpus) if grouped else (shape.slots, 1, 1, shape.gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineRule:
+    """One of our baselines."""
+
+    baseline: Baseline
+    limit_s: float
+    kind: Kind = "baseline"
+
+    @property
+    def name(self) -> str:
+        return self.baseline.name
+
+    @property
+    def grouped(self) -> tuple[bool, ...]:
+        return (True, False) if self.baseline.grouped else (False,)
+
+    def answers(self, weights: Ints, shape: Shape, grouped: bool) -> list[tuple[Any, ...]]:
+        call = _call(self.baseline, shape, grouped)
+        return [tuple(part.numpy() for part in call(torch.from_numpy(weight))) for weight in weights]
+
+    def timed(self, weights: Ints, shape: Shape, grouped: bool, device: Device) -> Timed:
+        call, beside = (_call(each, shape, grouped) for each in (self.baseline, BASELINES[YARDSTICK]))
+        pairs, calls = _how_often(lambda: call(torch.from_numpy(weights[0])))
+        track: Track = "host" if device == "cpu" else "device"
+        timing = time_pairs(call, beside, list(weights), track, pairs=pairs, calls=calls, limit_s=self.limit_s)
+        return _timed(timing)
+
+
+def _call(baseline: Baseline, shape: Shape, grouped: bool) -> Callable[[Any], Any]:
+    """On the device of the loads: baselines compute on the host, and their copies there and back count."""
+    module, given = baseline.load(), arguments(shape, grouped)
+
+    def call(weight: Any) -> Any:
+        if weight.device.type == "cpu":
+            return module.rebalance_experts(weight, *given)
+        return tuple(part.to(weight.device) for part in module.rebalance_experts(weight.cpu(), *given))
+
+    return call
+
+
+def _how_often(call: Callable[[], object]) -> tuple[int, int]:
+    """Pairs and calls in a leg, after one call that compiles."""
+    call()
+    began = time.perf_counter()
+    call()
+    return (3, 1) if time.perf_counter() - began > _SLOW_S else (12, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramRule:
+    """A program file that defines `rebalance_experts`. It runs in fresh processes that `launcher` starts."""
+
+    path: Path
+    limit_s: float
+    launcher: Sequence[str]
+    kind: Kind = "program"
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def grouped(self) -> tuple[bool, ...]:
+        return (True, False)
+
+    def answers(self, weights: Ints, shape: Shape, grouped: bool) -> list[tuple[Any, ...]]:
+        try:
+            with ProgramProcess(self.path, launcher=self.launcher) as process:
+                process.load()
+                return list(process.call(list(weights), _asked(shape, grouped)).outputs)
+        except ProgramError as error:
+            raise ValueError(str(error)) from None
+
+    def timed(self, weights: Ints, shape: Shape, grouped: bool, device: Device) -> Timed:
+        try:
+            timing = measure_program(
+                self.path,
+                _asked(shape, grouped),
+                list(weights),
+                "host" if device == "cpu" else "device",
+                baseline=BASELINES[YARDSTICK].path,
+                limit_s=self.limit_s,
+                launcher=self.launcher,
+            )
+        except ProgramError as error:
+            raise ValueError(str(error)) from None
+        return _timed(timing)
+
+
+def _asked(shape: Shape, grouped: bool) -> Shape:
+    return shape if grouped else Shape(shape.layers, shape.experts, shape.slots, shape.gpus)
+
+
+def _timed(timing: PairedTiming) -> Timed:
+    took = timing.candidate
+    interval = Interval(1e3 * took.median_s, 1e3 * took.low_s, 1e3 * took.high_s)
+    own = tuple(sentence for sentence in timing.findings if not sentence.startswith("baseline: "))
+    return Timed(interval, own + ((timing.note,) if timing.note else ()))

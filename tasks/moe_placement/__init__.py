@@ -1,0 +1,1 @@
+"""Task moe_placement: where the experts of a served mixture-of-experts model lie, window after window."""
