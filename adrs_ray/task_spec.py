@@ -41,11 +41,23 @@ class Limits(_Strict):
     """What one case may use, in the jail."""
 
     case_timeout_s: float = Field(default=30.0, gt=0, le=86_400, description="wall time of one case, load included")
-    memory_mb: int = Field(default=1024, ge=16, description="address space beyond the fork server's own")
+    memory_mb: int = Field(
+        default=1024,
+        ge=16,
+        description="address space beyond the fork server's own; with device_memory_mb what is resident of it",
+    )
     threads: int = Field(default=4, ge=1, le=1024, description="threads alive at once in a candidate's process")
     processes: int = Field(default=0, ge=0, le=256, description="processes a candidate may start (0: none, no exec)")
     scratch_mb: int = Field(default=16, ge=0, description="files in the scratch folder, together")
     output_mb: int = Field(default=16, ge=1, description="one raw output, encoded")
+    device_memory_mb: int = Field(
+        default=0, ge=0, description="memory of the slot's GPUs that a program may use (0: programs see no GPU)"
+    )
+    build_timeout_s: float = Field(
+        default=0.0, ge=0, le=86_400, description="wall time of the build step before the first case (0: no such step)"
+    )
+    build_memory_mb: int = Field(default=4096, ge=16, description="memory of each process of the build step")
+    build_processes: int = Field(default=16, ge=0, le=256, description="processes that the build step may start")
 
 
 class DataFile(_Strict):
@@ -95,6 +107,9 @@ class TaskSpec(_Strict):
     metrics: dict[str, Metric] = Field(default_factory=dict)
     limits: Limits = Limits()
     preload: tuple[str, ...] = Field(default=(), description="modules the fork server imports before it forks")
+    spares: int = Field(
+        default=0, ge=0, le=4, description="processes that have run the adapter's prepare() and wait for a program"
+    )
     share_process: str | None = Field(
         default=None, description="why all cases of a candidate share one process (default: one each)"
     )

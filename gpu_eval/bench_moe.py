@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_eval.batched_lpt import hierarchical, without_groups
+from gpu_eval.batched_lpt import without_groups
 from gpu_eval.calibration import calibrate
 from gpu_eval.communication import NETWORKS
 from gpu_eval.cost_model import PHASES, CostModel, constants
@@ -28,19 +28,18 @@ from gpu_eval.moe_ranks import MoeRanks
 from gpu_eval.moe_rows import Measured, Rows, measure_rows
 from gpu_eval.recorded import load_recorded
 from gpu_eval.results import Device, Fidelity, MoePlacementRow, Phase, RankLatency, Results
-from gpu_eval.serving import ServingConfig, ServingResult, play, serve, window_tokens
+from gpu_eval.serving import ServingConfig, ServingResult, serve
 from gpu_eval.serving_costs import ModelCosts
+from gpu_eval.serving_reference import Reference, reference
 from gpu_eval.shapes import EXPERT_SIZES, SHAPES, ExpertSize, Shape
 from gpu_eval.statistics import median, spearman
 from gpu_eval.workloads import REGIMES, LoadTrace, generate, regime_named
 
 Ints = NDArray[np.int64]
 Told = Callable[[str], None]
-DEEPSEEK_DECISION_S = 0.04
-"""What vLLM 0.33 takes for DeepSeek's rule at 58 x 256 to 288; the reference counts it on every machine."""
 GIB = 2.0**30
-GPU_ROWS = Rows(windows=4, layers=4, budget_s=60.0, seed=0)
-CPU_ROWS = Rows(windows=1, layers=1, budget_s=1.0, seed=0)
+GPU_ROWS = Rows(windows=4, layers=4, budget_s=60.0)
+CPU_ROWS = Rows(windows=1, layers=1, budget_s=1.0)
 """What is measured of each trace; on a CPU one row, which takes as long as it takes."""
 
 
@@ -72,9 +71,7 @@ class Served:
     trace: LoadTrace
     config: ServingConfig
     costs: ModelCosts
-    never_s: float
-    deepseek_s: float
-    oracle_s: float
+    reference: Reference
 
 
 def run(options: MoeOptions, told: Told = lambda line: None) -> Results:
@@ -152,7 +149,8 @@ class _Bench:
         config = ServingConfig(
             shape, self._size, phase, PHASES[phase].tokens_per_gpu, self._options.window_steps, precision="bf16"
         )
-        served = _served(trace, config, ModelCosts(self._model(shape), NETWORKS["h100"], config))
+        costs = ModelCosts(self._model(shape), NETWORKS["h100"], config)
+        served = Served(trace, config, costs, reference(trace, config, costs, _initial(trace, config)))
         results: list[tuple[Policy, ServingResult]] = []
         for policy in policies:
             try:
@@ -169,7 +167,12 @@ class _Bench:
         trace, config = served.trace, served.config
         rows = GPU_ROWS if self._options.device == "cuda" else CPU_ROWS
         measured = measure_rows(
-            trace, [result for _, result in results], served.costs, self._ranks_of(config.shape), rows
+            trace,
+            [result for _, result in results],
+            served.costs,
+            self._ranks_of(config.shape),
+            rows,
+            self._options.seed,
         )
         for (policy, _), found in zip(results, measured, strict=True):
             self.latencies.append(_latency(served, policy, found))
@@ -210,33 +213,9 @@ class _Bench:
             )
 
 
-def _served(trace: LoadTrace, config: ServingConfig, costs: ModelCosts) -> Served:
-    """The trace with its references, all by the model."""
-    initial = _initial(trace, config)
-    never = play(trace, lambda *_: None, config, costs, initial, decision_s=0.0)
-    rule = hierarchical if config.phase == "prefill" else without_groups
-
-    def deepseek(load_window: Ints, _: Ints) -> Ints:
-        return rule(load_window.sum(axis=0), config.shape)
-
-    every = play(trace, deepseek, config, costs, initial, decision_s=DEEPSEEK_DECISION_S)
-    return Served(trace, config, costs, never.seconds, every.seconds, _oracle_s(trace, config, costs))
-
-
 def _initial(trace: LoadTrace, config: ServingConfig) -> Ints:
     """Balanced for the first window, which does not count."""
     return without_groups(trace.counts[0], config.shape)
-
-
-def _oracle_s(trace: LoadTrace, config: ServingConfig, costs: ModelCosts) -> float:
-    """Every window under a placement made from its own loads, from its first step on, free of charge."""
-    of_step = np.arange(config.window_steps) * trace.samples.shape[1] // config.window_steps
-    total = 0.0
-    for window in range(1, trace.windows):
-        placed = without_groups(trace.counts[window], config.shape)
-        steps = costs.layer_seconds(placed, None, window_tokens(trace, window, config, 0)).sum(axis=1)
-        total += float(steps[of_step].sum())
-    return total
 
 
 def _play(served: Served, policy: Policy) -> ServingResult:
@@ -267,9 +246,9 @@ def _figures(served: Served, result: ServingResult) -> dict[str, Any]:
         "moves_s": result.stall_seconds,
         "moved_gib_per_gpu": moved,
         "p99_step_s": result.p99_step_seconds,
-        "ratio_never": result.seconds / served.never_s,
-        "ratio_deepseek_every": result.seconds / served.deepseek_s,
-        "ratio_oracle": result.seconds / served.oracle_s,
+        "ratio_never": result.seconds / served.reference.never.seconds,
+        "ratio_deepseek_every": result.seconds / served.reference.deepseek_s,
+        "ratio_oracle": result.seconds / served.reference.oracle_s,
     }
 
 
@@ -295,7 +274,7 @@ def _latency(served: Served, policy: Policy, found: Measured) -> RankLatency:
         shape=served.config.shape.name,
         phase=served.config.phase,
         stage="measured",
-        seconds=found.rank_s,
+        seconds=tuple(tuple(value or 0.0 for value in row) for row in found.rank_s),
     )
 
 

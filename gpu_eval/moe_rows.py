@@ -1,4 +1,4 @@
-"""Steps of served traces on a device: the placements of several programs on the same windows and layers."""
+"""Steps of served traces on a device: the placements of several programs, in turn, on the same windows and layers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_eval.moe_layer import Placement, StepMeasurement, measure_steps, sample_rows
+from gpu_eval.moe_layer import Mode, Placement, StepMeasurement, measure_steps, sample_rows
 from gpu_eval.moe_ranks import MoeRanks
 from gpu_eval.serving import ServingResult, equal_split, window_tokens
 from gpu_eval.serving_costs import ModelCosts
@@ -24,31 +24,44 @@ class Measured:
 
     measured_s: float
     model_s: float
-    rank_s: tuple[tuple[float, ...], ...]
-    complete: bool
+    rank_s: tuple[tuple[float | None, ...], ...]
+    """None: not measured."""
+    model_error: float | None
+    """Median of |model / measured - 1| over the measured ranks' experts."""
+
+    @property
+    def ratio(self) -> float:
+        """Measured over modelled seconds; 1 for rows in which nothing happens."""
+        return self.measured_s / self.model_s if self.model_s > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Windows and layers that are measured, the same for all programs of a trace."""
+    """How much of a trace is measured, the same windows and layers for all programs."""
 
     windows: int
+    """At the most."""
     layers: int
     budget_s: float
     """For each program."""
-    seed: int
+    mode: Mode = "final"
 
 
 def measure_rows(
-    trace: LoadTrace, results: Sequence[ServingResult], costs: ModelCosts, ranks: MoeRanks, rows: Rows
+    trace: LoadTrace,
+    results: Sequence[ServingResult],
+    costs: ModelCosts,
+    ranks: MoeRanks,
+    rows: Rows,
+    seed: int,
 ) -> list[Measured]:
-    """Measure what was in force at the end of the sampled windows, for all `results` in turn, every rank.
+    """Measure what was in force at the end of the windows that `seed` draws, for all `results` in turn.
 
-    `costs` may be of other experts than `ranks` run, where these only try the path. Raises ValueError, one line, when
-    the device holds too little.
+    A row is a window and a layer, with the tokens of the window's last sample. `costs` may be of other experts than
+    `ranks` run, where these only try the path. Raises ValueError, one line, when the device holds too little.
     """
     shape = costs.config.shape
-    windows, layers = sample_rows(trace.windows - 1, shape.layers, rows.windows, rows.layers, rows.seed)
+    windows, layers = sample_rows(trace.windows - 1, shape.layers, rows.windows, rows.layers, seed)
     last = {window: window_tokens(trace, window + 1, costs.config, 0)[-1] for window in np.unique(windows).tolist()}
     tokens = np.array([last[window][layer] for window, layer in zip(windows.tolist(), layers.tolist(), strict=True)])
     placements = [_placement(result, windows, layers, shape.experts) for result in results]
@@ -58,10 +71,10 @@ def measure_rows(
         tokens,
         shape,
         costs.network,
-        mode="final",
+        mode=rows.mode,
         model=replace(costs.model, size=ranks.size, precision=ranks.precision),
         budget_s=rows.budget_s,
-        seed=rows.seed,
+        seed=seed,
     )
     return [_joined(costs, placement, tokens, step) for placement, step in zip(placements, measured, strict=True)]
 
@@ -85,6 +98,6 @@ def _joined(costs: ModelCosts, placement: Placement, tokens: Ints, step: StepMea
     return Measured(
         measured_s=sum(step.layer_s),
         model_s=float(model.sum()),
-        rank_s=tuple(tuple(0.0 if value is None else value for value in row) for row in step.rank_s),
-        complete=step.complete,
+        rank_s=step.rank_s,
+        model_error=step.model_error,
     )

@@ -19,7 +19,7 @@ summary: name a large number
 entry: [answer]
 metrics:
   value: {{unit: "1", direction: max}}
-limits: {{case_timeout_s: 20, memory_mb: 256}}
+limits: {{case_timeout_s: 20, memory_mb: 256, device_memory_mb: 1024}}
 stages:
   - {{name: simulated, cpus: 1}}
   - {{name: measured, cpus: 1, gpus: {gpus}}}

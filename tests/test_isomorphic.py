@@ -25,6 +25,7 @@ from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.evaluator.local import LocalEvaluator
 from adrs_ray.isomorphic import Swap, disguised, given_away
 from adrs_ray.scaffold import check_folder
+from adrs_ray.stages_here import served_here
 from adrs_ray.task import Task, builtin_tasks, load_task
 from tests.evaluator.tiny_task import SEED, write_task
 
@@ -88,17 +89,19 @@ def test_the_seed_of_a_built_in_task_is_the_native_one_under_other_names(name: s
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_seed_of_a_built_in_task_scores_exactly_as_the_native_one(name: str) -> None:
-    native = load_task(name)
+def test_the_seed_of_a_built_in_task_scores_as_the_native_one(name: str) -> None:
+    native, _ = served_here(load_task(name))
     told = disguised(native)
+    near = {"abs": 0.05 if native.spec.noisy else 0.0, "rel": 0.0}
     [before], [after] = judged(native, native.seed_source), judged(told, told.seed_source)
     assert isinstance(before, Evaluation)
     assert isinstance(after, Evaluation)
-    assert after.score == before.score
+    assert after.score == pytest.approx(before.score, **near)
     metric = native.spec.case_metric
     assert metric is not None
     assert [case.case for case in after.cases] == [told.disguise_text(case.case) for case in before.cases]
-    assert [case.metrics[metric] for case in after.cases] == [case.metrics[metric] for case in before.cases]
+    found, expected = ([case.metrics[metric] for case in verdict.cases] for verdict in (after, before))
+    assert found == pytest.approx(expected, **near)
     words = " ".join(after.artifacts.values()).lower()
     assert told.disguise is not None
     assert not [word for word in told.disguise.secret_words if word in words]

@@ -10,19 +10,26 @@ Three processes, and the modules of each:
                             staged, gpus        slots by stage; which GPUs there are, and whose turn it is
                             confinement         decides once how this machine jails
                             slot                starts, watches and ends a fork server
-                            candidate_process   one child: requests, replies, limits, how it ended
+                            candidate_process   one child: requests, replies, limits
+                            ends                how it ended, as a failure
+                            building, builds    the build step, and the cache of what it made
+                            device_nodes        what of a GPU's driver a slot opens
+                            device_memory       what the driver says of processes' memory there
                             judging             cases, judge and referee: from a program to a verdict
                             scratch             the slot's folder for files: watched, emptied
                             doctor              one verdict without a run; what holds on this machine
     fork server (trusted)   bootstrap           entry point, under the interpreter of candidates
                             interpreter         asked once: what that interpreter must be able to read
-                            forkserver          imports the adapter, forks, answers denied calls, ends, accounts
+                            forkserver          imports the adapter, forks, keeps spares, accounts
+                            watch               one child under its eyes: denied calls, caps, the end
     child (untrusted)       child               serves requests with adapter and program
                             jail                puts the layers on, in this order:
                             landlock, privileges, seccomp
+                            numba_cache         lets programs find what the build step compiled
                             openevolve_adapter, openevolve_semaphores, openevolve_shims
                                                 adapter of OpenEvolve-style folders
                             doctor_probes       the program that `doctor` runs
+    beside them             confined            one program in the jail, for benchmarks
     shared                  channel, codec      frames with a nonce; JSON and plain arrays
                             processes           descendants, threads, kills
                             libc, syscalls      calls that Python does not wrap, and their numbers

@@ -10,7 +10,6 @@ import contextlib
 import os
 import secrets
 import select
-import signal
 import socket
 import struct
 import time
@@ -22,7 +21,9 @@ from adrs_ray.candidate import FailureKind
 from adrs_ray.evaluator import libc, processes
 from adrs_ray.evaluator.channel import NONCE_BYTES, ForgedFrameError, FrameParser, OversizedFrameError, frame
 from adrs_ray.evaluator.codec import MalformedError, decode, decode_array, encode, encode_array, is_array
+from adrs_ray.evaluator.ends import CandidateError, cause_of_end
 from adrs_ray.evaluator.slot import ForkServer, SlotError
+from adrs_ray.task import Limits
 
 _TICK_S = 0.05
 _SILENCE_S = 10.0
@@ -45,16 +46,6 @@ _REPLY_KINDS = {
         FailureKind.OUTPUT,
     )
 }
-
-
-class CandidateError(Exception):
-    """The candidate failed; ends its evaluation."""
-
-    def __init__(self, kind: FailureKind, detail: str, traceback: str = "") -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
-        self.traceback = traceback
 
 
 @dataclass
@@ -95,14 +86,23 @@ class _Tail:
 class Child:
     """A candidate's process. Every method raises CandidateError or SlotError; then the process is already gone."""
 
-    def __init__(self, server: ForkServer, deadline: float, cases: int = 1) -> None:
-        """`deadline` is that of the first case; the process may use CPU time for as many `cases`."""
+    def __init__(self, server: ForkServer, deadline: float, cases: int = 1, build_terms: Limits | None = None) -> None:
+        """`deadline` is that of the first case; the process may use CPU time for as many `cases`. With `build_terms` it
+        is for the build step, under these limits."""
         self._server = server
-        self.deadline = deadline
+        self._limits = limits = build_terms or server.limits
+        began = time.monotonic()
+        if build_terms is None:
+            server.await_prepared()
+        self.waited_s = time.monotonic() - began
+        """For a prepared process: not the program's time, so `deadline` is as much later."""
+        self.deadline = deadline + self.waited_s
         self.account = Account()
         self.pid: int | None = None
+        self.before_renewal: Callable[[], None] | None = None
+        """Called once it has ended as it should, while its scratch is still there. What it raises is raised."""
+        self._prepared_cpu_s = 0.0
         self._nonce = secrets.token_bytes(NONCE_BYTES)
-        limits = server.limits
         self._parser = FrameParser(self._nonce, limits.output_mb * 2**20 + _REPLY_OVERHEAD_BYTES)
         self._unsent = memoryview(b"")
         self._body: bytes | None = None
@@ -116,8 +116,10 @@ class Child:
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         self._pipes = (out_read, err_read)
         try:
-            cpu_s = int(cases * max(1.0, deadline - time.monotonic()) * limits.threads * (1 + limits.processes)) + 2
-            server.send({"op": "fork", "cpu_s": cpu_s}, (theirs.fileno(), out_write, err_write))
+            cpu_s = (
+                int(cases * max(1.0, self.deadline - time.monotonic()) * limits.threads * (1 + limits.processes)) + 2
+            )
+            server.send_fork(cpu_s, build_terms is not None, (theirs.fileno(), out_write, err_write))
         except SlotError:
             self._close()
             raise
@@ -239,7 +241,8 @@ class Child:
         if self.pid is None:
             return 0.0
         try:
-            return max(0.0, time.clock_gettime((~self.pid << 3) | 2) - self._server.idle_cpu_s)
+            used_s = time.clock_gettime((~self.pid << 3) | 2) - self._prepared_cpu_s
+            return max(0.0, used_s - self._server.idle_cpu_s)
         except OSError:
             return 0.0  # it has ended
 
@@ -294,8 +297,7 @@ class Child:
                 return
             now = time.monotonic()
             if now >= self.deadline and self._cause is None:
-                limit = self._server.limits.case_timeout_s
-                self._condemn(FailureKind.TIMEOUT, f"no result within {limit:g} s")
+                self._condemn(FailureKind.TIMEOUT, f"no result within {self._limits.case_timeout_s:g} s")
             if self._kill_at is not None and now > self._kill_at + _SILENCE_S:
                 self._close()
                 raise SlotError("the fork server did not end a process")
@@ -312,11 +314,15 @@ class Child:
         if self._server.closing.is_set():
             self._close()
             raise SlotError("the evaluator was closed")
-        limits = self._server.limits
-        if self._cause is None and self.pid is not None:
-            pids = processes.descendants(self._server.pid) if limits.processes else [self.pid]
-            if self._server.scratch.exceeds(limits.scratch_mb * 2**20 + 2**16, pids):
-                self._condemn(FailureKind.OUTPUT, f"more than {limits.scratch_mb} MB of files written")
+        limits = self._limits
+        if self._cause is not None or self.pid is None:
+            return
+        pids = processes.descendants(self._server.pid) if limits.processes else [self.pid]
+        if self._server.scratch.exceeds(limits.scratch_mb * 2**20 + 2**16, pids):
+            self._condemn(FailureKind.OUTPUT, f"more than {limits.scratch_mb} MB of files written")
+        watch, device_mb = self._server.device_memory, limits.device_memory_mb
+        if watch is not None and watch.used_bytes(pids) > device_mb * 2**20:
+            self._condemn(FailureKind.MEMORY, f"more than {device_mb} MB of GPU memory (limits.device_memory_mb)")
 
     def _handle(self, fd: int, event: int) -> None:
         if fd == self._server.fileno():
@@ -336,7 +342,11 @@ class Child:
             self._close()
             raise
         if message["op"] == "forked":
-            self.pid = self._server.note_child()
+            self.pid = self._server.note_child(message)
+            self._prepared_cpu_s = message["prepared_cpu_s"]
+        elif message["op"] == "lost":
+            self._close()
+            raise SlotError("the process that was prepared for a program has died")
         elif message["op"] == "ended":
             self._ended = message
             for pipe in self._pipes:
@@ -416,7 +426,7 @@ class Child:
             said = ended["setup_error"].strip().splitlines()[-1]
             raise SlotError(f"a candidate's process could not be made ready: {said}")
         if needs_answer or ended["reason"] is not None:
-            raise _cause_of_end(ended)
+            raise cause_of_end(ended, self._limits)
         if self._body is not None or not self._parser.empty:
             raise CandidateError(FailureKind.REWARD_HACKING, "forged result: bytes after the result")
 
@@ -429,35 +439,19 @@ class Child:
         self.account.stdout, self.account.stderr = (self._tails[fd].text() for fd in self._pipes)
         self._close()
         try:
-            self._server.scratch.renew()
-        except OSError as error:
-            raise SlotError(f"cannot renew the scratch folder: {error}") from error
+            if self.before_renewal is not None and self._cause is None and ended is not None and not ended["reason"]:
+                self.before_renewal()
+        finally:
+            try:
+                self._server.scratch.renew()
+            except OSError as error:
+                raise SlotError(f"cannot renew the scratch folder: {error}") from error
 
     def _close(self) -> None:
         if self._channel.fileno() != -1:
             self._channel.close()
             for fd in self._pipes:
                 os.close(fd)
-
-
-def _cause_of_end(ended: Mapping[str, Any]) -> CandidateError:
-    """Why a process that owed an answer has ended."""
-    reason = ended["reason"] or ""
-    if reason.startswith("violation:"):
-        return CandidateError(FailureKind.VIOLATION, f"killed by the jail: {reason.partition(':')[2]}")
-    if reason:
-        return CandidateError(FailureKind.VIOLATION, f"killed by the jail: more {reason} than the task allows")
-    status = ended["status"]
-    if os.WIFEXITED(status):
-        return CandidateError(FailureKind.CRASH, f"the process exited with code {os.WEXITSTATUS(status)}, no result")
-    number = os.WTERMSIG(status)
-    if number == signal.SIGSYS:
-        return CandidateError(FailureKind.VIOLATION, "killed by the jail: a system call that no program needs")
-    if number == signal.SIGXCPU:
-        return CandidateError(FailureKind.TIMEOUT, "all CPU time spent")
-    with contextlib.suppress(ValueError):
-        return CandidateError(FailureKind.CRASH, f"killed by signal {signal.Signals(number).name}, no result")
-    return CandidateError(FailureKind.CRASH, f"killed by signal {number}, no result")
 
 
 def measure_idle(server: ForkServer) -> None:

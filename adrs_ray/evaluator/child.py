@@ -6,7 +6,7 @@ any of this code. What counts is decided elsewhere: by the jail, by the fork ser
 Requests (codec values): {"load": source, "seed": n}, {"run": public, "seed": n}, {"act": observation, "seed": n}
 (the seed of an act after the first is None); an array alone is the observation of such an act.
 Replies: {"ok": value, "denied": {...}} or {"fail": kind, "detail": line, "traceback": text, "denied": {...}}; an array
-alone is a value, with nothing denied.
+alone is a value, with nothing denied. In the build step {"build": true} follows the load, and is answered with None.
 A program of several files (`adrs_ray.bundle`) is its first file; the others are modules that it imports by name.
 Standard library only: fork servers load this file by its path.
 """
@@ -25,16 +25,18 @@ import random
 import signal
 import socket
 import sys
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType, ModuleType
 from typing import Any
 
 from ..bundle import MAIN, split
-from .channel import FrameReceiver, frame, send_message
+from . import numba_cache
+from .channel import FrameReceiver, frame, receive_message, send_message
 from .codec import UnencodableError, decode, decode_array, encode, encode_array, is_array
-from .jail import Jail, enter
+from .jail import Jail, enter, limit_program
 from .seccomp import SETUP_FD
 
 PROGRAM_FILE = "<candidate>"
@@ -47,7 +49,10 @@ _ROUNDS_BETWEEN_FLUSHES = 64
 """Of a game's quick rounds: what a program prints is shown when it ends or fails, and rarely needed before."""
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 _KEPT_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",
-                   _DEVICES, "CUDA_DEVICE_ORDER")  # fmt: skip
+                   _DEVICES, "CUDA_DEVICE_ORDER", "CUDA_CACHE_DISABLE")  # fmt: skip
+_CACHES = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TORCH_EXTENSIONS_DIR": "extensions",
+           "NUMBA_CACHE_DIR": "numba", "CUDA_CACHE_PATH": "cuda"}  # fmt: skip
+"""Where compilers keep their products: folders of the built one."""
 _TOLERATED = ("chmod", "fchmod", "lchmod", "chown", "fchown", "lchown", "utime")
 
 
@@ -63,6 +68,10 @@ class Program:
     processes: int
     devices: str
     """What CUDA_VISIBLE_DEVICES must say before a program is loaded."""
+    built: str | None
+    """The folder of what the program had built, or in the build step what it is to fill; None: no such step."""
+    builds: bool
+    """Whether this is the build step."""
 
 
 class _InterfaceError(Exception):
@@ -70,21 +79,53 @@ class _InterfaceError(Exception):
 
 
 def main(jail: Jail, program: Program, parent: int, cpu_s: int, descriptors: Sequence[int]) -> None:
-    """Everything a child does after the fork; never returns."""
+    """Everything a child does after the fork; never returns. `descriptors`: channel, stdout, stderr, setup."""
+
+    def life() -> None:
+        _leave_the_servers_session()
+        _place(descriptors, (_CHANNEL_FD, 1, 2, SETUP_FD))
+        with socket.socket(fileno=SETUP_FD) as setup_socket, _told(setup_socket):
+            layers, listener = _enter_jail(jail, program, parent)
+            limit_program(jail, cpu_s)
+            _tell_jailed(setup_socket, layers, listener, prepared_cpu_s=0.0)
+        _serve(socket.socket(fileno=_CHANNEL_FD), program)
+
+    _live(life)
+
+
+def main_of_spare(jail: Jail, program: Program, parent: int, setup: int) -> None:
+    """As `main`, of a child that prepares itself and then waits for its program: for the message {"cpu_s": n} with the
+    descriptors channel, stdout and stderr, over `setup`."""
+
+    def life() -> None:
+        _leave_the_servers_session()
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        # the channel's number is taken too, or something that prepare() opens would lie there
+        _place([nowhere, os.dup(nowhere), setup], (_CHANNEL_FD, 2, SETUP_FD))
+        with socket.socket(fileno=SETUP_FD) as setup_socket:
+            with _told(setup_socket):
+                layers, listener = _enter_jail(jail, program, parent)
+                _tell_jailed(setup_socket, layers, listener)
+                prepare = getattr(program.adapter, "prepare", None)
+                if prepare is not None:
+                    prepare()
+                _flush()
+                send_message(setup_socket, {"prepared_cpu_s": time.process_time()})
+            received = receive_message(setup_socket)
+            if received is None:
+                return
+            message, descriptors = received
+            _place(descriptors, (_CHANNEL_FD, 1, 2))
+            limit_program(jail, message["cpu_s"])
+        _serve(socket.socket(fileno=_CHANNEL_FD), program)
+
+    _live(life)
+
+
+def _live(life: Callable[[], None]) -> None:
     code = 70
     try:
-        _take_over(descriptors)
-        setup_socket = socket.socket(fileno=SETUP_FD)
-        try:
-            layers, listener = _prepare(jail, program, parent, cpu_s)
-        except BaseException:
-            send_message(setup_socket, {"error": traceback.format_exc()[-TRACEBACK_CHARS:]})
-            raise
-        send_message(setup_socket, {"layers": list(layers)}, [] if listener is None else [listener])
-        if listener is not None:
-            os.close(listener)
-        setup_socket.close()
-        _serve(socket.socket(fileno=_CHANNEL_FD), program)
+        life()
         code = 0
     except BaseException:  # the boundary: what goes wrong here is told on standard error, which the worker reads
         traceback.print_exc()
@@ -93,18 +134,40 @@ def main(jail: Jail, program: Program, parent: int, cpu_s: int, descriptors: Seq
         os._exit(code)
 
 
-def _take_over(descriptors: Sequence[int]) -> None:
-    """A session of its own, and the descriptors (channel, stdout, stderr, setup) at fixed numbers."""
+def _leave_the_servers_session() -> None:
     os.setsid()
     for sig in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sig, signal.SIG_DFL)
+
+
+def _place(descriptors: Sequence[int], numbers: Sequence[int]) -> None:
+    """Put the descriptors at fixed numbers, and nowhere else."""
     # first out of the way, so that none is overwritten before it is moved
     moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in descriptors]
-    for fd, wanted in zip(moved, (_CHANNEL_FD, 1, 2, SETUP_FD), strict=True):
+    for fd in descriptors:
+        os.close(fd)
+    for fd, wanted in zip(moved, numbers, strict=True):
         os.dup2(fd, wanted, inheritable=wanted <= 2)
+        os.close(fd)
 
 
-def _prepare(jail: Jail, program: Program, parent: int, cpu_s: int) -> tuple[tuple[str, ...], int | None]:
+@contextlib.contextmanager
+def _told(setup_socket: socket.socket) -> Iterator[None]:
+    """What goes wrong before there is a program is told to the fork server."""
+    try:
+        yield
+    except BaseException:
+        send_message(setup_socket, {"error": traceback.format_exc()[-TRACEBACK_CHARS:]})
+        raise
+
+
+def _tell_jailed(setup_socket: socket.socket, layers: Sequence[str], listener: int | None, **more: float) -> None:
+    send_message(setup_socket, {"layers": list(layers), **more}, [] if listener is None else [listener])
+    if listener is not None:
+        os.close(listener)
+
+
+def _enter_jail(jail: Jail, program: Program, parent: int) -> tuple[tuple[str, ...], int | None]:
     seen = os.environ.get(_DEVICES)
     if seen != program.devices:  # the adapter or what it imports has changed it
         raise RuntimeError(f"{_DEVICES} is {seen!r} in a candidate's process, this slot has {program.devices!r}")
@@ -112,13 +175,20 @@ def _prepare(jail: Jail, program: Program, parent: int, cpu_s: int) -> tuple[tup
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     if program.processes:
         kept |= {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": program.scratch, "TMPDIR": program.scratch}
+    if program.built is not None:
+        kept.pop("CUDA_CACHE_DISABLE", None)
+        kept |= {name: os.path.join(program.built, folder) for name, folder in _CACHES.items()}
+        kept |= {"ADRS_BUILD_DIR": program.built, "TMPDIR": program.scratch}
     os.environ.clear()
     os.environ.update(kept)
     if jail.strict:
         for name in _TOLERATED:
             if hasattr(os, name):
                 setattr(os, name, _tolerant(getattr(os, name)))
-    return enter(jail, parent, cpu_s, keep=(0, 1, 2, _CHANNEL_FD, SETUP_FD))
+    entered = enter(jail, parent, keep=(0, 1, 2, _CHANNEL_FD, SETUP_FD))
+    if program.builds and program.built is not None:
+        os.mkdir(program.built)
+    return entered
 
 
 def _tolerant(call: Callable[..., None]) -> Callable[..., None]:
@@ -153,6 +223,9 @@ def _serve(channel: socket.socket, program: Program) -> None:
                 result: Any = None
             elif "run" in request:
                 result = program.adapter.run(loaded, request["run"])
+            elif "build" in request:
+                program.adapter.build(loaded, program.built)
+                result = None
             else:
                 result = program.adapter.act(loaded, request["act"])
             alone = encode_array(result) if denied == told else None
@@ -187,6 +260,8 @@ def _load(program: Program, source: str) -> Any:
         files = split(source)
     except ValueError as error:
         raise SyntaxError(str(error)) from None
+    if program.built is not None and "numba" in source:
+        numba_cache.use(os.environ["NUMBA_CACHE_DIR"], source, _is_programs, program.builds)
     main, *others = files
     if others:
         for name in others:  # a process that is shared may have loaded them before
@@ -258,7 +333,7 @@ def _describe(error: BaseException, program: Program) -> dict[str, str]:
         kind, line = "interface", str(error)
     elif isinstance(error, UnencodableError):
         kind, line = "output", str(error)
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, of a device
         kind, line = "memory", _one_line(error)
     elif isinstance(error, SystemExit):
         kind, line = "crash", f"the program called exit({error.code!r:.40})"

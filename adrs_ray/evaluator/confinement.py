@@ -14,12 +14,22 @@ from typing import Any
 
 from adrs_ray.config import EvaluatorConfig
 from adrs_ray.errors import UsageError
+from adrs_ray.evaluator.device_nodes import NO_DEVICES, DeviceAccess
 from adrs_ray.evaluator.privileges import NOBODY
 from adrs_ray.task import Task, repository_root
 
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+_DRIVER_LIBRARIES = "/usr/local/nvidia/lib64"
+"""Where some clusters put the driver's libraries, which the linker's cache does not know of there."""
 _PACKAGES = ("adrs_ray", "cluster", "tasks", "gpu_eval")
 _PROBE_TIMEOUT_S = 120.0
+_WITH_DEVICES = {
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    "CUDA_CACHE_DISABLE": "1",
+    **({"LD_LIBRARY_PATH": _DRIVER_LIBRARIES} if os.path.isdir(_DRIVER_LIBRARIES) else {}),
+}
+"""CUDA's own cache of compiled kernels would go into scratch; without it they are compiled again in every process, but
+for those that the build step keeps."""
 _UNSAFE_HINT = "or set evaluator.sandbox: unsafe, which runs candidates without a jail and marks their verdicts"
 
 
@@ -39,8 +49,8 @@ class Confinement:
     """The ordinary user that candidates become; None: they stay who the worker is, without capabilities."""
     bubblewrap: str | None
     """Path of bwrap when it stands in for Landlock."""
-    devices: str = ""
-    """What CUDA_VISIBLE_DEVICES must say in every process of a candidate; empty: it sees no GPU."""
+    devices: DeviceAccess = NO_DEVICES
+    """What every process of a candidate sees of GPUs, and may open of them."""
 
 
 def choose_confinement(task: Task, config: EvaluatorConfig) -> Confinement:
@@ -116,7 +126,7 @@ def clean_environment(python: str, threads: int, devices: str = "") -> dict[str,
         "NUMBA_CACHE_DIR": str(_numba_cache()),
         "OPENBLAS_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": devices,
-        **({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if devices else {}),
+        **(_WITH_DEVICES if devices else {}),
         **counts,
     }
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adrs_ray.candidate import Evaluation, Verdict
+from adrs_ray.candidate import Evaluation, Failure, FailureKind, Verdict
 from adrs_ray.config import EvaluatorConfig
 from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import EvaluationJob
+from adrs_ray.evaluator.device_nodes import device_access
+from adrs_ray.evaluator.gpus import visible_devices
 from adrs_ray.evaluator.staged import local_evaluator
 from adrs_ray.task import Case, CaseResult, Combined, Limits, Split, Task, TaskSpec
 
@@ -59,9 +62,61 @@ def jail_report() -> list[tuple[str, bool, str]]:
         return [("strict", False, f"{verdict.kind}: {verdict.detail}")]
     holds = all(judge.outcomes.values())
     rows = [("strict", holds, " + ".join(verdict.evidence.jail))]
-    return rows + [(name, held, "denied" if held else "NOT denied") for name, held in sorted(judge.outcomes.items())]
+    rows += [(name, held, "denied" if held else "NOT denied") for name, held in sorted(judge.outcomes.items())]
+    return rows + device_report()
 
 
+def device_report() -> list[tuple[str, bool, str]]:
+    """Whether a jailed program can use a GPU, and is ended when it takes more of its memory than it may; no rows where
+    there is no GPU, or no torch to ask it with."""
+    devices = visible_devices()
+    if not devices or importlib.util.find_spec("torch") is None:
+        return []
+    try:
+        if not device_access(devices[0]).nodes:
+            return []
+        works, bounded = _on_device(_DEVICE_MB), _on_device(1)
+    except UsageError as error:
+        return [("GPU in the jail", False, str(error))]
+    if not isinstance(works, Evaluation) or works.score != 1.0:
+        told = f"{works.kind}: {works.detail}" if isinstance(works, Failure) else "a sum on the GPU was wrong"
+        denied = ", ".join(works.evidence.denied)
+        return [("GPU in the jail", False, f"{told} (denied: {denied or 'nothing'})")]
+    ended = isinstance(bounded, Failure) and bounded.kind == FailureKind.MEMORY
+    told = bounded.detail if isinstance(bounded, Failure) else "a program that took too much was not ended"
+    return [("GPU in the jail", True, "a CUDA context was made"), ("GPU memory limit", ended, told)]
+
+
+def _on_device(device_memory_mb: int) -> Verdict:
+    """Of a program that makes a CUDA context and holds it for a while."""
+    limits = Limits(case_timeout_s=120.0, memory_mb=16_384, threads=64, device_memory_mb=device_memory_mb)
+    with tempfile.TemporaryDirectory(prefix="adrs-doctor-") as folder:
+        Path(folder, "adapter.py").write_text(_ADAPTER, encoding="utf-8")
+        judge = _ProbeJudge({})
+        task = Task(
+            spec=TaskSpec(name="doctor", summary="a GPU", entry=("probe",), limits=limits, gpus=1.0),
+            folder=Path(folder).resolve(),
+            kind="native",
+            seed_source=_DEVICE_PROBE,
+            adapter_path=Path(folder, "adapter.py"),
+            judge_factory=lambda: judge,
+        )
+        return evaluate_once(task, task.seed_source, "train", EvaluatorConfig(slots=1))
+
+
+_DEVICE_MB = 4096
+_DEVICE_PROBE = """\
+import time
+
+import torch
+
+
+def probe(public):
+    ones = torch.ones(1 << 20, device="cuda")
+    held = ones.sum().item() == 1 << 20
+    time.sleep(3.0)
+    return {"a sum on the GPU is right": held}
+"""
 _ADAPTER = "def run(program, public):\n    return program.probe(public)\n"
 
 

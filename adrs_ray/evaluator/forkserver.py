@@ -2,21 +2,25 @@
 
 It never receives a case, a program or a byte of a program's output, so that nothing of one candidate can be found in
 the memory of the next: channel and output pipes come from the worker and go straight to the child. Its duties: fork,
-answer the denied calls that seccomp's listener brings, cap threads and processes, end every descendant, account. It
-stands outside of Landlock and seccomp, as the worker's user: the adapter and what it imports run here at import.
+answer the denied calls that seccomp's listener brings, cap threads, processes and memory, end every descendant,
+account. It stands outside of Landlock and seccomp, as the worker's user: the adapter and what it imports run here at
+import.
 
-Messages on the control socket: {"op": "fork", "cpu_s": n} with three descriptors (channel, stdout, stderr) and
-{"op": "kill"} arrive; {"op": "ready"}, {"op": "failed"}, {"op": "forked"}, {"op": "ended"} go back. The end of the
-control socket, or SIGTERM (sent by the kernel when the worker's thread ends), ends it and all its descendants.
+Messages on the control socket: {"op": "fork", "cpu_s": n, "build": whether for the build step, "prepared": whether a
+spare shall be taken} with three descriptors (channel, stdout, stderr), {"op": "spare", "scratch": folder} and
+{"op": "kill"} arrive; {"op": "ready"}, {"op": "failed"}, {"op": "spared"}, {"op": "forked"}, {"op": "lost"} (no spare
+is alive) and {"op": "ended"} go back. The end of the control socket, or SIGTERM (sent by the kernel when the worker's
+thread ends), ends it and all its descendants.
 Standard library only: loaded by its path.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
+import hashlib
 import importlib
+import importlib.metadata
 import json
 import os
 import resource
@@ -28,18 +32,20 @@ import socket
 import sys
 import time
 import traceback
-from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 from adrs_ray.private_import import import_private, private_package
 
-from . import child, processes, seccomp
+from . import child
 from .channel import receive_message, send_message
 from .jail import Jail, open_rules
-from .libc import PR_SET_CHILD_SUBREAPER, machine_numbers, prctl
+from .libc import PR_SET_CHILD_SUBREAPER, prctl
 from .privileges import die_with_parent
+from .watch import Caps, Watch, end_child, end_descendants
 
 TICK_S = 0.05
 
@@ -59,10 +65,15 @@ def main(arguments: list[str]) -> None:
     if parent:
         die_with_parent(parent)
     config = json.load(sys.stdin)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
-        jail, program = _prepare(config)
+        adapter = _import_task(config)
+        _refuse_what_forks_lose()
+        judged = _role(config, adapter, config)
+        building = _role(config, adapter, config["build"]) if config["build"] else None
     except Exception as error:
         detail = str(error) if isinstance(error, TaskError) else traceback.format_exc()
         send_message(control, {"op": "failed", "usage": isinstance(error, TaskError), "detail": detail[-8000:]})
@@ -71,8 +82,10 @@ def main(arguments: list[str]) -> None:
         signal.signal(signal.SIGTERM, _stop)
         if parent:
             die_with_parent(parent, signal.SIGTERM)
-        send_message(control, {"op": "ready"})
-        Server(control, jail, program, config["threads"]).serve()
+        prepares = callable(getattr(adapter, "prepare", None))
+        fingerprint = _fingerprint(config, adapter) if config["build"] else ""
+        send_message(control, {"op": "ready", "prepares": prepares, "fingerprint": fingerprint})
+        Server(control, judged, building).serve()
     except (_Stop, BrokenPipeError, ConnectionResetError):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may follow the end of the control socket
     finally:
@@ -87,38 +100,70 @@ def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise _Stop
 
 
-def _prepare(config: dict[str, Any]) -> tuple[Jail, child.Program]:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    adapter = _import_task(config)
-    tasks = os.listdir("/proc/self/task")
-    if len(tasks) > 1:
-        raise TaskError(f"importing the adapter started {len(tasks) - 1} threads: it must not, as forks lose them")
-    readable = (*config["readable"], *_adapter_files(adapter))
+@dataclass(frozen=True)
+class Role:
+    """What a kind of child may do."""
+
+    jail: Jail
+    program: child.Program
+    caps: Caps
+
+
+def _role(config: dict[str, Any], adapter: ModuleType, terms: dict[str, Any]) -> Role:
+    """`terms` is the part of the configuration in which judging and building differ."""
+    readable = (*config["readable"], *terms["also_readable"], *_adapter_files(adapter))
     jail = Jail(
         strict=config["strict"],
         landlock_abi=config["landlock_abi"],
         uid=config["uid"],
-        rules=open_rules(readable, config["listable"], config["executable"], config["processes"]),
+        rules=open_rules(readable, config["listable"], terms["executable"], terms["processes"], config["nodes"]),
         scratch=config["scratch"],
-        memory_mb=config["memory_mb"],
-        scratch_mb=config["scratch_mb"],
-        processes=config["processes"],
+        memory_mb=terms["memory_mb"],
+        scratch_mb=terms["scratch_mb"],
+        processes=terms["processes"],
+        devices=config["watch_memory"],
         confined_by=config["confined_by"],
     )
     program = child.Program(
         adapter=adapter,
         entry=tuple(config["entry"]),
         scratch=config["scratch"],
-        readable=readable,
+        readable=(*readable, *config["nodes"]),
         output_bytes=config["output_bytes"],
-        processes=config["processes"],
+        processes=terms["processes"],
         devices=config["devices"],
+        built=terms["built"],
+        builds=terms is not config,
     )
-    gc.collect()
-    gc.disable()  # until the child runs: a collection would touch, and so copy, every page
-    gc.freeze()
-    return jail, program
+    resident = terms["memory_mb"] * 2**20 if config["watch_memory"] else None
+    return Role(jail, program, Caps(terms["processes"], config["threads"], resident))
+
+
+def _refuse_what_forks_lose() -> None:
+    threads = len(os.listdir("/proc/self/task")) - 1
+    if threads:
+        raise TaskError(f"importing the adapter started {threads} threads: it must not, as forks lose them")
+    if _opens_devices("/proc/self/fd"):
+        raise TaskError("importing the adapter opened a GPU, which forks cannot use: do it in its prepare()")
+
+
+def _opens_devices(descriptors: str) -> bool:
+    """Whether a folder of descriptors, as in /proc, holds the node of a GPU."""
+    for name in os.listdir(descriptors):
+        with contextlib.suppress(OSError):  # the listing's own
+            if os.readlink(os.path.join(descriptors, name)).startswith("/dev/nvidia"):
+                return True
+    return False
+
+
+def _fingerprint(config: dict[str, Any], adapter: ModuleType) -> str:
+    """What a built program depends on besides its source: interpreter, libraries, adapter, devices."""
+    known = hashlib.sha256(repr((sys.version, os.uname().machine, config["devices"], config["entry"])).encode())
+    for file in sorted(_adapter_files(adapter)):
+        known.update(Path(file).read_bytes())
+    for distribution in sorted(f"{d.name}=={d.version}" for d in importlib.metadata.distributions()):
+        known.update(distribution.encode())
+    return known.hexdigest()
 
 
 def _import_task(config: dict[str, Any]) -> ModuleType:
@@ -139,11 +184,16 @@ def _import_task(config: dict[str, Any]) -> ModuleType:
         raise TaskError("adapter.py imports judge.py: what both need belongs in a third module")
     if not callable(getattr(adapter, "run", None)) and not callable(getattr(adapter, "act", None)):
         raise TaskError("adapter.py must define run(program, public) or act(program, observation)")
+    if config["build"] and not callable(getattr(adapter, "build", None)):
+        raise TaskError("limits.build_timeout_s needs a build(program, folder) in adapter.py")
     configure = getattr(adapter, "configure", None)
     if configure is not None:
         configure(config["foreign"], config["folder"])
     for name in ("adrs_ray", "adrs_ray.evaluator"):
         sys.modules[name].__path__ = []  # nothing more of ours is importable
+    gc.collect()
+    gc.disable()  # until the child runs: a collection would touch, and so copy, every page
+    gc.freeze()
     return adapter
 
 
@@ -154,21 +204,33 @@ def _adapter_files(adapter: ModuleType) -> list[str]:
     return [file for file in (getattr(module, "__file__", None) for module in modules) if file]
 
 
-class Server:
-    """Serves one child at a time."""
+@dataclass(frozen=True)
+class _Spare:
+    """A child that stands in the jail, has run the adapter's prepare() and waits for a program."""
 
-    def __init__(self, control: socket.socket, jail: Jail, program: child.Program, threads: int) -> None:
+    watch: Watch
+    scratch: str
+
+
+class Server:
+    """Serves one child at a time; spares wait aside."""
+
+    def __init__(self, control: socket.socket, judged: Role, building: Role | None) -> None:
         self._control = control
-        self._jail = jail
-        self._program = program
-        self._threads = threads
+        self._judged = judged
+        self._building = building
+        self._spares: list[_Spare] = []
+        self._aside: set[int] = set()
+        """The process ids of the spares."""
 
     def serve(self) -> NoReturn:
         """Until the control socket ends: raises _Stop."""
         while True:
             message, fds = self._receive()
             if message["op"] == "fork":
-                self._fork(message["cpu_s"], fds)
+                self._fork(message, fds)
+            elif message["op"] == "spare":
+                self._add_spare(message["scratch"])
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         received = receive_message(self._control)
@@ -176,183 +238,112 @@ class Server:
             raise _Stop
         return received
 
-    def _fork(self, cpu_s: int, fds: list[int]) -> None:
+    def _fork(self, message: dict[str, Any], fds: list[int]) -> None:
+        spare = self._hand_over(message, fds) if message["prepared"] else (self._start(message, fds), None)
+        for fd in fds:
+            os.close(fd)
+        if spare is None:
+            send_message(self._control, {"op": "lost"})
+            return
+        watch, scratch = spare
+        prepared_cpu_s = watch.prepared_cpu_s or 0.0
+        told = {"op": "forked", "pid": watch.pid, "scratch": scratch, "prepared_cpu_s": prepared_cpu_s}
+        send_message(self._control, told)
+        status, cpu_used_s = self._supervise_to_the_end(watch)
+        cpu_s = cpu_used_s - prepared_cpu_s
+        send_message(self._control, {"op": "ended", "status": status, "cpu_s": cpu_s, **watch.report()})
+
+    def _start(self, message: dict[str, Any], fds: Sequence[int]) -> Watch:
+        """A child that goes straight to its program."""
+        role = self._building if message["build"] else self._judged
+        assert role is not None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            child.main(self._jail, self._program, parent, cpu_s, [*fds, theirs.detach()])
+            child.main(role.jail, role.program, parent, message["cpu_s"], [*fds, theirs.detach()])
         theirs.close()
-        for fd in fds:
-            os.close(fd)
-        send_message(self._control, {"op": "forked"})
-        watch = _Watch(pid, ours, self._jail.processes, self._threads)
+        return Watch(pid, ours, role.caps, self._aside)
+
+    def _add_spare(self, scratch: str) -> None:
+        """Fork a spare and wait until it is ready. Our worker asks for it between candidates."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        jail = replace(self._judged.jail, scratch=scratch)
+        program = replace(self._judged.program, scratch=scratch)
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            child.main_of_spare(jail, program, parent, theirs.detach())
+        theirs.close()
+        watch = Watch(pid, ours, self._judged.caps, self._aside)
+        self._supervise(watch, until_prepared=True)
+        error = None if watch.prepared_cpu_s is not None else watch.setup_error or "it died in prepare()"
+        if error is None:
+            self._spares.append(_Spare(watch, scratch))
+            self._aside.add(pid)
+        else:
+            self._end(watch)
+        send_message(self._control, {"op": "spared", "pid": pid, "error": error})
+
+    def _hand_over(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[Watch, str | None] | None:
+        """Give the program to come to the spare that has waited longest; None when all have died."""
+        while self._spares:
+            spare = self._spares.pop(0)
+            self._aside.remove(spare.watch.pid)
+            if not select.select([spare.watch.pidfd], [], [], 0)[0]:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    spare.watch.begin()
+                    send_message(spare.watch.setup, {"cpu_s": message["cpu_s"]}, fds)
+                    return spare.watch, spare.scratch
+            self._end(spare.watch)
+        return None
+
+    def _end(self, watch: Watch) -> tuple[int, float]:
+        watch.stop_answering()
+        ended = end_child(watch.pid, self._aside)
+        watch.close()
+        return ended
+
+    def _supervise_to_the_end(self, watch: Watch) -> tuple[int, float]:
         try:
             self._supervise(watch)
-        finally:
-            watch.stop_answering()
-            status, cpu_used_s = end_child(pid)
-            watch.close()
-        send_message(self._control, {"op": "ended", "status": status, "cpu_s": cpu_used_s, **watch.report()})
+        except BaseException:
+            self._end(watch)
+            raise
+        return self._end(watch)
 
-    def _supervise(self, watch: _Watch) -> None:
+    def _supervise(self, watch: Watch, until_prepared: bool = False) -> None:
         poll = select.poll()
-        for fd in (self._control.fileno(), watch.pidfd, watch.setup.fileno()):
+        for fd in (self._control.fileno(), watch.pidfd):
             poll.register(fd, select.POLLIN)
+        if not watch.settled:
+            poll.register(watch.setup.fileno(), select.POLLIN)
+        if watch.listener is not None:
+            poll.register(watch.listener, select.POLLIN)
         next_tick = time.monotonic() + TICK_S
         while True:
             for fd, event in poll.poll(1000 * TICK_S):
                 if fd == watch.pidfd:
+                    watch.hear_last_words()
                     return
                 if fd == self._control.fileno():
                     if self._receive()[0]["op"] == "kill":
                         return
                 elif fd == watch.setup.fileno():
-                    poll.unregister(fd)
-                    watch.set_up()
-                    if watch.listener is not None:
+                    listener = watch.listener
+                    watch.hear()
+                    if watch.listener is not None and listener is None:
                         poll.register(watch.listener, select.POLLIN)
+                    if watch.settled:
+                        poll.unregister(fd)
                 elif event & select.POLLIN:
                     watch.answer_call()
                 else:
                     poll.unregister(fd)  # the last process under the filter has ended
+            if until_prepared and watch.settled:
+                return
             if time.monotonic() >= next_tick:
-                watch.check_counts()
+                watch.check_use()
                 next_tick = time.monotonic() + TICK_S
             if watch.reason is not None:
                 return
-
-
-class _Watch:
-    """One child under supervision."""
-
-    def __init__(self, pid: int, setup: socket.socket, max_processes: int, max_threads: int) -> None:
-        self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
-        self.setup = setup
-        self.listener: int | None = None
-        self.reason: str | None = None
-        self._max_processes = max_processes
-        self._max_threads = max_threads
-        self._heard = False
-        self._layers: list[str] = []
-        self._setup_error: str | None = "it died before it was jailed"
-        self._denied: Counter[str] = Counter()
-        self._names = {number: name for name, number in (machine_numbers() or {}).items()}
-
-    def set_up(self) -> None:
-        """Take what the child says once it stands in the jail, and the listener. It may have died without a word."""
-        received = receive_message(self.setup)
-        self._heard = True
-        if received is None:
-            return
-        message, fds = received
-        self._setup_error = message.get("error")
-        self._layers = message.get("layers", [])
-        self.listener = fds[0] if fds else None
-
-    def answer_call(self) -> None:
-        """Answer one call that waits for us."""
-        assert self.listener is not None
-        call = seccomp.receive(self.listener)
-        if call is None:
-            return
-        name = self._names.get(call.number, str(call.number))
-        error = self._judge_call(name, call)
-        if self.reason is None:
-            seccomp.answer(self.listener, call, error)
-
-    def _judge_call(self, name: str, call: seccomp.Notification) -> int | None:
-        if name in seccomp.KILLED or (name == "clone" and seccomp.clone_makes_namespace(call.arguments[0])):
-            self.reason = f"violation:{name}"
-            self._denied[name] += 1
-            return errno.EPERM
-        if name in ("clone", "fork", "vfork"):
-            return self._judge_fork(bool(name == "clone" and call.arguments[0] & seccomp.CLONE_THREAD), call.tid)
-        if name in ("kill", "tgkill") and call.arguments[0] in self._members():
-            return None
-        self._denied[name] += 1
-        return errno.EPERM
-
-    def _judge_fork(self, thread: bool, tid: int) -> int | None:
-        if thread:
-            caller = processes.thread_group(tid, self._members())
-            if caller is not None and processes.thread_count(caller) < self._max_threads:
-                return None
-            self._denied["thread"] += 1
-            return errno.EAGAIN
-        if len(self._members()) <= self._max_processes:
-            return None
-        self._denied["process"] += 1
-        return errno.EAGAIN if self._max_processes else errno.EPERM
-
-    def _members(self) -> list[int]:
-        return processes.descendants(os.getpid())
-
-    def check_counts(self) -> None:
-        """The watchdog, at every tick: more than twice the caps ends the child.
-
-        Where there is no listener it is the only cap on threads. Twice, as the listener counts what exists: forks
-        and clones that are under way at once can pass it together.
-        """
-        members = self._members()
-        for pid in members:
-            if pid != self.pid:
-                _reap_if_ours(pid)
-        if len(members) > 1 + 2 * self._max_processes:
-            self.reason = "processes"
-        elif any(processes.thread_count(pid) > 2 * self._max_threads for pid in members):
-            self.reason = "threads"
-
-    def report(self) -> dict[str, Any]:
-        return {
-            "reason": self.reason,
-            "layers": self._layers,
-            "setup_error": self._setup_error,
-            "denied": dict(self._denied),
-        }
-
-    def stop_answering(self) -> None:
-        """From here on nothing new can be started under the filter."""
-        if self.listener is not None:
-            os.close(self.listener)
-            self.listener = None
-
-    def close(self) -> None:
-        """After the child has ended: a short life may be over before its first word was read."""
-        if not self._heard:
-            self.set_up()
-            self.stop_answering()
-        os.close(self.pidfd)
-        self.setup.close()
-
-
-def _reap_if_ours(pid: int) -> None:
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass  # some other process's child
-
-
-def end_child(pid: int) -> tuple[int, float]:
-    """Kill the child and every descendant until none is left: (its wait status, CPU seconds of all of them)."""
-    processes.kill_group(pid)
-    processes.kill(pid)
-    _, status, usage = os.wait4(pid, 0)
-    return status, usage.ru_utime + usage.ru_stime + end_descendants()
-
-
-def end_descendants() -> float:
-    """Kill until no descendant is left; the CPU seconds of those reaped here."""
-    cpu_s = 0.0
-    while True:
-        for pid in processes.descendants(os.getpid()):
-            processes.kill(pid)
-        try:
-            pid, _, usage = os.wait4(-1, os.WNOHANG)
-        except ChildProcessError:
-            return cpu_s
-        if pid:
-            cpu_s += usage.ru_utime + usage.ru_stime
-        else:
-            time.sleep(0.001)

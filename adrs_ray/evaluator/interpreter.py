@@ -41,7 +41,7 @@ def main(_arguments: list[str]) -> None:
         "landlock_abi": landlock.abi(),
         "machine": os.uname().machine,
         "machine_known": machine_numbers() is not None,
-        "nobody": os.geteuid() == 0 and _readable_by_nobody([*_own_files(), *request["needed"]]),
+        "nobody": can_become_nobody(request["needed"]),
     }
     json.dump(answer, sys.stdout)
 
@@ -54,7 +54,7 @@ def readable_paths(forbidden: Iterable[str]) -> tuple[list[str], list[str]]:
     packages = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     roots = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *packages]
     roots += [os.path.join(sys.base_prefix, name) for name in ("lib", "lib64")]
-    roots += [sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"), *_SYSTEM]
+    roots += [sysconfig.get_path("include"), sys.executable, os.path.join(sys.prefix, "pyvenv.cfg"), *_SYSTEM]
     hidden = {os.path.realpath(path) for path in forbidden}
     for folder in map(os.path.realpath, packages):
         if os.path.isdir(os.path.join(folder, "adrs_ray")):
@@ -82,6 +82,11 @@ def _without(path: str, hidden: set[str], listable: list[str]) -> list[str]:
     listable.append(path)
     inner = [os.path.realpath(os.path.join(path, name)) for name in _entries(path)]
     return [part for entry in inner for part in _without(entry, hidden, listable)]
+
+
+def can_become_nobody(needed: Iterable[str]) -> bool:
+    """Whether this process is root, and an ordinary user could read the interpreter and what else is `needed`."""
+    return os.geteuid() == 0 and _readable_by_nobody([*_own_files(), *needed])
 
 
 def _own_files() -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from . import landlock, privileges, seccomp
+from .seccomp import SETUP_FD
 
 _NO_LISTENER = (errno.EBUSY, errno.EINVAL, errno.ENOSYS)
 
@@ -34,28 +35,41 @@ class Jail:
     memory_mb: int
     scratch_mb: int
     processes: int
+    devices: bool = False
+    """Nodes of GPUs are among the rules: their ioctls pass, and memory is not bounded by address space, which CUDA
+    reserves without measure, but by the fork server's eyes."""
+    listener: bool = True
+    """Whether somebody will answer what seccomp's listener brings."""
     confined_by: str = ""
     """The layer round the fork server itself, such as `bubblewrap`."""
 
 
+_OPEN_FILES, _OPEN_FILES_WITH_DEVICES = 128, SETUP_FD
+"""CUDA opens the node of a GPU some dozens of times."""
+
+
 def open_rules(
-    readable: Sequence[str], listable: Sequence[str], executable: Sequence[str], processes: int
+    readable: Sequence[str],
+    listable: Sequence[str],
+    executable: Sequence[str],
+    processes: int,
+    nodes: Sequence[str] = (),
 ) -> list[tuple[int, int]]:
     """Descriptors for `Jail.rules`; a path that is not there is left out."""
     execute = landlock.EXECUTE if processes else 0
     wanted = [(path, landlock.READ | execute) for path in readable]
     wanted += [(path, landlock.READ_DIR) for path in listable]
     wanted += [(path, landlock.READ | landlock.EXECUTE) for path in executable if processes]
-    wanted += [("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE)]
+    wanted += [("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE), *((node, landlock.DEVICE) for node in nodes)]
     opened = [landlock.open_path(path, rights) for path, rights in wanted]
     return [rule for rule in opened if rule is not None]
 
 
-def enter(jail: Jail, parent: int, cpu_s: int, keep: Collection[int]) -> tuple[tuple[str, ...], int | None]:
+def enter(jail: Jail, parent: int, keep: Collection[int]) -> tuple[tuple[str, ...], int | None]:
     """Enter the jail for good: (layers that hold, the seccomp listener's descriptor or None).
 
-    All descriptors but those of `keep` are closed. Raises OSError or OrphanedError when a layer cannot be had; the
-    process must then not run the candidate.
+    All descriptors but those of `keep` are closed. `limit_program` is still to be called before a program comes. Raises
+    OSError or OrphanedError when a layer cannot be had; the process must then not run the candidate.
     """
     layers: list[str] = [jail.confined_by] if jail.confined_by else []
     pid = os.getpid()
@@ -68,7 +82,7 @@ def enter(jail: Jail, parent: int, cpu_s: int, keep: Collection[int]) -> tuple[t
         privileges.drop_privileges(jail.uid)
         layers.append("no-capabilities" if jail.uid is None else f"user-{jail.uid}")
     _close_all_but(keep)
-    privileges.limit_resources(jail.memory_mb, cpu_s, jail.scratch_mb)
+    privileges.limit_resources(jail.scratch_mb, _OPEN_FILES_WITH_DEVICES if jail.devices else _OPEN_FILES)
     layers.append("rlimits")
     privileges.die_with_parent(parent)
     if not jail.strict:
@@ -76,6 +90,13 @@ def enter(jail: Jail, parent: int, cpu_s: int, keep: Collection[int]) -> tuple[t
     listener = _enter_seccomp(jail, pid)
     layers.append("seccomp" if listener is None else "seccomp-listener")
     return tuple(layers), listener
+
+
+def limit_program(jail: Jail, cpu_s: int) -> None:
+    """Bound what a program may use from here on, beyond what this process has and has used: memory and CPU seconds."""
+    if not jail.devices:
+        privileges.limit_memory(jail.memory_mb)
+    privileges.limit_cpu(cpu_s)
 
 
 def _enter_landlock(jail: Jail, pid: int) -> None:
@@ -91,11 +112,12 @@ def _enter_landlock(jail: Jail, pid: int) -> None:
 def _enter_seccomp(jail: Jail, pid: int) -> int | None:
     abi = jail.landlock_abi or 3  # bubblewrap: whatever may be opened for reading is mounted read-only
     try:
-        return seccomp.install(seccomp.Policy(jail.processes, abi, notify=True), pid)
+        if jail.listener:
+            return seccomp.install(seccomp.Policy(jail.processes, abi, True, jail.devices), pid)
     except OSError as error:
         if error.errno not in _NO_LISTENER:
             raise
-    return seccomp.install(seccomp.Policy(jail.processes, abi, notify=False), pid)
+    return seccomp.install(seccomp.Policy(jail.processes, abi, False, jail.devices), pid)
 
 
 def _close_all_but(keep: Collection[int]) -> None:

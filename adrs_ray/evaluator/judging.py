@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adrs_ray.candidate import CaseResult, Evaluation, Evidence, Failure, FailureKind, Trust, Verdict
-from adrs_ray.evaluator.candidate_process import Account, CandidateError, Child
+from adrs_ray.evaluator.building import provide_built
+from adrs_ray.evaluator.candidate_process import Account, Child
 from adrs_ray.evaluator.codec import UnencodableError
+from adrs_ray.evaluator.ends import CandidateError
 from adrs_ray.evaluator.slot import ForkServer
 from adrs_ray.task import Case, Combined, InvalidOutput, MalformedOutput, RewardHacking, Task
 
@@ -67,6 +69,9 @@ def judge_program(
     case_id: str | None = None
     run = _run_shared if task.spec.share_process else _run_fresh
     try:
+        account = provide_built(server, source)
+        if account is not None:
+            notes.add(account)
         for step, result in run(task, cases, source, server, notes):
             case_id = step
             if result is not None:
@@ -127,6 +132,7 @@ def _run_fresh(task: Task, cases: Sequence[Case], source: str, server: ForkServe
         yield case.id, None
         started = time.monotonic()
         child = Child(server, started + task.spec.limits.case_timeout_s)
+        started += child.waited_s
         try:
             child.request({"load": source, "seed": case.seed})
             raw = _play(task, case, child)
@@ -142,6 +148,7 @@ def _run_shared(task: Task, cases: Sequence[Case], source: str, server: ForkServ
     """One process for all cases; loading counts as part of the first."""
     started = time.monotonic()
     child = Child(server, started + task.spec.limits.case_timeout_s, len(cases))
+    started += child.waited_s
     before_s = 0.0
     try:
         for position, case in enumerate(cases):

@@ -21,6 +21,7 @@ from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import EvaluationJob
 from adrs_ray.evaluator.candidate_process import measure_idle
 from adrs_ray.evaluator.confinement import Confinement, choose_confinement
+from adrs_ray.evaluator.device_nodes import device_access
 from adrs_ray.evaluator.judging import judge_program
 from adrs_ray.evaluator.scratch import sweep_abandoned
 from adrs_ray.evaluator.slot import ForkServer, SlotError
@@ -48,8 +49,9 @@ class LocalEvaluator:
         stages: Collection[str] | None = None,
         devices: str | None = None,
     ) -> None:
-        """`stages` are those that it serves, by default all that need no GPU. `devices` is what candidates see as
-        CUDA_VISIBLE_DEVICES, by default nothing. Raises UsageError for a stage that the task does not have."""
+        """`stages` are those that it serves, by default all that need no GPU. `devices` are the slot's GPUs, as
+        CUDA_VISIBLE_DEVICES names them, by default none; candidates see them if the task's limits give them memory
+        there. Raises UsageError for a stage that the task does not have."""
         self._told = task
         native = task.native
         served = [stage.name for stage in native.spec.all_stages if not stage.gpus] if stages is None else stages
@@ -57,7 +59,7 @@ class LocalEvaluator:
         cpus = max((each.spec.cpus for each in self._stages.values()), default=native.spec.cpus)
         self._task = replace(native, spec=native.spec.model_copy(update={"cpus": cpus}))
         """As fork servers see it."""
-        self._devices = devices or ""
+        self._devices = devices if devices and native.spec.limits.device_memory_mb else ""
         self._config = config
         self._slots = config.slots or len(os.sched_getaffinity(0))
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
@@ -78,7 +80,7 @@ class LocalEvaluator:
             raise RuntimeError("start() was called before: an evaluator starts once")
         await asyncio.to_thread(sweep_abandoned)
         found = await asyncio.to_thread(choose_confinement, self._task, self._config)
-        self._confinement = replace(found, devices=self._devices)
+        self._confinement = replace(found, devices=await asyncio.to_thread(device_access, self._devices))
         ready: list[Future[None]] = []
         for number in range(self._slots):
             ready.append(Future())
@@ -134,11 +136,20 @@ class LocalEvaluator:
             return
         ready.set_result(None)
         try:
-            while (order := self._orders.get()) is not None:
+            while (order := self._next_order(slot)) is not None:
                 if order.answer.set_running_or_notify_cancel():
                     self._answer(slot, order)
         finally:
             slot.close()
+
+    def _next_order(self, slot: _Slot) -> _Order | None:
+        """Wait for it; while none waits, spares are made ready, one after the other."""
+        while True:
+            try:
+                return self._orders.get_nowait()
+            except queue.Empty:
+                if not slot.add_spare():
+                    return self._orders.get()
 
     def _answer(self, slot: _Slot, order: _Order) -> None:
         try:
@@ -212,6 +223,15 @@ class _Slot:
         self.close()
         self._server = ForkServer(self._task, self.confinement, self._closing)
         measure_idle(self._server)
+
+    def add_spare(self) -> bool:
+        """Make one spare process ready; False when there are as many as wanted, or it does not work now: whoever needs
+        a process then hears why."""
+        try:
+            return self._server is not None and self._server.add_spare_if_wanted()
+        except SlotError:
+            self.close()
+            return False
 
     def close(self) -> None:
         if self._server is not None:

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import struct
+import time
 
 from .libc import (
     PR_CAP_AMBIENT,
@@ -91,12 +92,10 @@ def die_with_parent(parent: int, sig: int = signal.SIGKILL) -> None:
         raise OrphanedError(f"parent is {os.getppid()}, expected {parent}")
 
 
-def limit_resources(memory_mb: int, cpu_s: int, file_mb: int, open_files: int = 128) -> None:
-    """rlimits, each per process and inherited: address space beyond what this process has now, CPU seconds, size of
-    one file, open files; no core files, no POSIX message queues. A lower hard limit stays."""
+def limit_resources(file_mb: int, open_files: int) -> None:
+    """rlimits, each per process and inherited: size of one file, open files; no core files, no POSIX message queues.
+    A lower hard limit stays."""
     limits = {
-        resource.RLIMIT_AS: address_space() + memory_mb * 2**20,
-        resource.RLIMIT_CPU: cpu_s,
         resource.RLIMIT_FSIZE: file_mb * 2**20,
         resource.RLIMIT_NOFILE: open_files,
         resource.RLIMIT_CORE: 0,
@@ -104,10 +103,24 @@ def limit_resources(memory_mb: int, cpu_s: int, file_mb: int, open_files: int = 
         resource.RLIMIT_SIGPENDING: _QUEUED_SIGNALS,
     }
     for which, value in limits.items():
-        hard = resource.getrlimit(which)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        # one second between soft and hard: SIGXCPU tells a spent CPU limit from any other kill
-        resource.setrlimit(which, (value, value + 1 if which == resource.RLIMIT_CPU and value != hard else value))
+        _limit(which, value)
+
+
+def limit_memory(memory_mb: int) -> None:
+    """Address space beyond what this process has now, as an rlimit like those of `limit_resources`."""
+    _limit(resource.RLIMIT_AS, address_space() + memory_mb * 2**20)
+
+
+def limit_cpu(cpu_s: int) -> None:
+    """CPU seconds beyond those that this process has used, as an rlimit like those of `limit_resources`."""
+    _limit(resource.RLIMIT_CPU, int(time.process_time()) + cpu_s)
+
+
+def _limit(which: int, value: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    # one second between soft and hard: SIGXCPU tells a spent CPU limit from any other kill
+    resource.setrlimit(which, (value, value + 1 if which == resource.RLIMIT_CPU and value != hard else value))
 
 
 def address_space() -> int:

@@ -7,21 +7,24 @@ chose may stay in the memory of a fork server. Standard library only: fork serve
 from __future__ import annotations
 
 import os
+import resource
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 _KERNEL_LISTS_CHILDREN = os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+_PAGE_BYTES = resource.getpagesize()
 
 
-def descendants(pid: int) -> list[int]:
-    """Process ids below `pid`, parents first, zombies included."""
+def descendants(pid: int, without: Collection[int] = ()) -> list[int]:
+    """Process ids below `pid`, parents first, zombies included; not those of `without` and what is below them."""
     children = _children if _KERNEL_LISTS_CHILDREN else _ChildrenByScan()
     found: list[int] = []
     waiting = [pid]
     while waiting:
         for child in children(waiting.pop()):
-            found.append(child)
-            waiting.append(child)
+            if child not in without:
+                found.append(child)
+                waiting.append(child)
     return found
 
 
@@ -67,6 +70,25 @@ def _session(pid: int) -> int | None:
         return os.getsid(pid)
     except (ProcessLookupError, PermissionError):
         return None
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of the process that lies in RAM, what it shares with others included; 0 when it has ended."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * _PAGE_BYTES
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def innermost_id(pid: int) -> int | None:
+    """The id that the process has for itself, in its own namespace of process ids; None when it has ended."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            line = next((line for line in file if line.startswith(b"NSpid:")), None)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return pid if line is None else int(line.split()[-1])
 
 
 def thread_count(pid: int) -> int:

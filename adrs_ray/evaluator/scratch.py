@@ -1,4 +1,4 @@
-"""A slot's scratch folder: made, watched and renewed by the worker, whatever a candidate left in it.
+"""A slot's scratch folders: made, watched and renewed by the worker, whatever a candidate left in them.
 
 Every process gets a new folder: a folder keeps more than its files (its size, its flags, its generation number), and
 what one process wrote there the next could read. Emptying never recurses and never follows a link: a candidate chooses
@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _INODE_BYTES = 4096
@@ -59,7 +59,11 @@ def _lock(path: Path) -> int:
 
 class Scratch:
     """`path`, a folder for one process at a time, readable by its owner alone. The folder round it (`home`), which
-    processes may pass and not write to, is locked as long as this worker lives."""
+    processes may pass and not write to, is locked as long as this worker lives.
+
+    Processes that wait for a program have folders of their own, for which they were jailed (`add`, `use`). `built`
+    holds what the program at hand has had built, and belongs to the worker.
+    """
 
     def __init__(self, owner: int | None) -> None:
         self._owner = owner
@@ -70,7 +74,10 @@ class Scratch:
                 break
             except OSError:
                 continue  # swept before it was locked
-        self.path = self.home / "files"
+        self._usual = self.path = self.home / "files"
+        self._added = 0
+        self.built = self.home / "built"
+        os.mkdir(self.built, 0o755)
         self.renew()
 
     def exceeds(self, limit_bytes: int, pids: Iterable[int]) -> bool:
@@ -94,15 +101,37 @@ class Scratch:
         return False
 
     def renew(self) -> None:
-        """Remove the folder with everything inside and make a new one. Raises OSError."""
+        """Remove the folder with everything inside, and have the usual one be there, and new. Raises OSError."""
+        with self._open_home():
+            if self.path.exists():
+                self._empty()
+                os.rmdir(self.path)
+            self.path = self._usual
+            if not self.path.exists():
+                self._make(self.path)
+
+    def add(self) -> Path:
+        """A new folder for a process that is to wait for its program. Raises OSError."""
+        self._added += 1
+        folder = self.home / f"files-{self._added}"
+        with self._open_home():
+            self._make(folder)
+        return folder
+
+    def use(self, folder: str) -> None:
+        """The process at hand is the one for which `add` made this folder: it is watched and, by `renew`, removed."""
+        self.path = Path(folder)
+
+    @contextlib.contextmanager
+    def _open_home(self) -> Iterator[None]:
         os.chmod(self.home, 0o700)
-        if self.path.exists():
-            self._empty()
-            os.rmdir(self.path)
-        os.mkdir(self.path, 0o700)
-        if self._owner is not None:
-            os.chown(self.path, self._owner, self._owner)
+        yield
         os.chmod(self.home, 0o511)
+
+    def _make(self, folder: Path) -> None:
+        os.mkdir(folder, 0o700)
+        if self._owner is not None:
+            os.chown(folder, self._owner, self._owner)
 
     def _empty(self) -> None:
         """Folders are taken apart level by level, each brought up to the top."""

@@ -81,6 +81,11 @@ hint (1036), which stays with a library's file for the next candidate to read.""
 _IOCTL_ALLOWED = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TCGETS2, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. A file system's own (flags, generation, clones)
 would leave marks on a folder or take space unseen."""
+_DRIVER_IOCTL_MASK, _DRIVER_IOCTL = 0xC000FF00, 0xC0004600
+"""Of NVIDIA's resource manager: type 'F', read and write, any number and size (nv-ioctl-numbers.h)."""
+_PAGING_IOCTLS_BELOW, _PAGING_IOCTLS = 256, (0x30000001, 0x30000002)
+"""Of nvidia-uvm: plain small numbers, and its first and last call (uvm_ioctl.h, uvm_linux_ioctl.h). No call that files
+on disk know has such a number but FIBMAP and FIGETBSZ, which tell nothing and need a capability."""
 _SOCKET_STREAM, _SOCKET_SEQPACKET, _SOCKET_TYPE_MASK = 1, 5, 0xF
 _O_ACCMODE, _O_TRUNC = 3, 0o1000
 
@@ -107,6 +112,8 @@ class Policy:
     """Below 3 Landlock does not know truncation: the filter denies it."""
     notify: bool
     """Denied calls go to the listener; else the filter answers them itself."""
+    devices: bool = False
+    """Nodes of GPUs are open: their ioctls pass."""
 
 
 def build(policy: Policy, pid: int) -> _Program:
@@ -199,7 +206,7 @@ def _argument_rule(name: str, policy: Policy, pid: int) -> _Program:
     if name == "fcntl":
         return _one_of(1, _FCNTL_ALLOWED, allow, deny)
     if name == "ioctl":
-        return _one_of(1, _IOCTL_ALLOWED, allow, deny)
+        return [*(_driver_calls() if policy.devices else ()), *_one_of(1, _IOCTL_ALLOWED, allow, deny)]
     if name == "personality":
         return _one_of(0, (0xFFFFFFFF,), allow, deny)
     if policy.landlock_abi >= 3:
@@ -209,6 +216,20 @@ def _argument_rule(name: str, policy: Policy, pid: int) -> _Program:
     # Landlock before ABI 3 lets O_RDONLY|O_TRUNC empty any file
     return [_low(1 if name == "open" else 2), (_JSET, 0, 3, _O_TRUNC), (_AND, 0, 0, _O_ACCMODE), (_JEQ, 0, 1, 0),
             (_RETURN, 0, 0, deny), (_RETURN, 0, 0, allow)]  # fmt: skip
+
+
+def _driver_calls() -> _Program:
+    """Instructions that allow the ioctls of a GPU's driver and fall through for all others."""
+    plain = [test for number in _PAGING_IOCTLS for test in ((_JEQ, 0, 1, number), (_RETURN, 0, 0, _RET_ALLOW))]
+    return [
+        _low(1),
+        (_JGE, 1, 0, _PAGING_IOCTLS_BELOW),
+        (_RETURN, 0, 0, _RET_ALLOW),
+        *plain,
+        (_AND, 0, 0, _DRIVER_IOCTL_MASK),
+        (_JEQ, 0, 1, _DRIVER_IOCTL),
+        (_RETURN, 0, 0, _RET_ALLOW),
+    ]
 
 
 def _clone_rule(policy: Policy) -> _Program:

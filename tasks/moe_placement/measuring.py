@@ -1,40 +1,32 @@
 """Steps of a served trace on a device: the candidate's placements and the initial one, in turn, on equal rows.
 
-A row is a window and a layer: the tokens of the window's last sample, under what was in force at its end. torch is
-imported when the first row is measured.
+torch is imported when the first row is measured.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gpu_eval.serving import ServingResult, equal_split, window_tokens
-from gpu_eval.serving_costs import ModelCosts
+from gpu_eval.serving import ServingResult
 from gpu_eval.shapes import ExpertSize
 
-from .scenario import Ints, Scenario, trace_of
+from .scenario import Scenario, trace_of
 
 if TYPE_CHECKING:
-    from gpu_eval.moe_layer import Mode, Placement
+    from gpu_eval.moe_layer import Mode
     from gpu_eval.moe_ranks import MoeRanks
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much of a case is measured."""
+    """How much of a case is measured; as `gpu_eval.moe_rows.Rows`, which needs torch."""
 
     mode: Mode
     windows: int
-    """At the most."""
     layers: int
     budget_s: float
     """For the candidate's rows of a case, and as much for the same rows of the initial placement."""
@@ -73,36 +65,17 @@ class Measurer:
 
     def measure(self, scenario: Scenario, result: ServingResult, never: ServingResult) -> Pair:
         """Raises ValueError, one line, when the device is not there or holds too little."""
-        from gpu_eval.moe_layer import measure_steps, sample_rows
+        from gpu_eval.moe_rows import Rows, measure_rows
 
-        shape, costs, effort = scenario.shape, scenario.costs, self.effort
-        size = self.size or scenario.config.size
-        windows, layers = sample_rows(
-            scenario.windows - 1, shape.layers, effort.windows, effort.layers, seed=scenario.seed
-        )
-        tokens = _row_tokens(scenario, windows, layers)
-        placements = [_placement(each, windows, layers, shape.experts) for each in (result, never)]
+        config, effort = scenario.config, self.effort
+        rows = Rows(effort.windows, effort.layers, effort.budget_s, effort.mode)
         with _ON_DEVICE:
-            ranks = _ranks(size, shape.slots_per_gpu, self.device, self.precision or scenario.config.precision)
-            measured = measure_steps(
-                ranks,
-                placements,
-                tokens,
-                shape,
-                costs.network,
-                mode=effort.mode,
-                model=replace(costs.model, size=ranks.size, precision=ranks.precision),
-                budget_s=effort.budget_s,
-                seed=scenario.seed,
+            ranks = _ranks(
+                self.size or config.size, config.shape.slots_per_gpu, self.device, self.precision or config.precision
             )
-        rows = list(measured[0].rows)
-        modelled = [_modelled(costs, placement, tokens, rows) for placement in placements]
-        candidate, initial = (
-            sum(each.layer_s) / expected if expected > 0 else 1.0
-            for each, expected in zip(measured, modelled, strict=True)
-        )
-        errors = [each.model_error for each in measured if each.model_error is not None]
-        return Pair(candidate, initial, len(rows), float(np.mean(errors)) if errors else 0.0)
+            both = measure_rows(trace_of(scenario), (result, never), scenario.costs, ranks, rows, scenario.seed)
+        errors = [each.model_error for each in both if each.model_error is not None]
+        return Pair(both[0].ratio, both[1].ratio, len(both[0].rank_s), fmean(errors) if errors else 0.0)
 
 
 _ON_DEVICE = threading.Lock()
@@ -114,33 +87,3 @@ def _ranks(size: ExpertSize, slots: int, device: str, precision: str) -> MoeRank
     from gpu_eval.moe_ranks import MoeRanks
 
     return MoeRanks(size, slots, device, precision)
-
-
-def _row_tokens(scenario: Scenario, windows: Ints, layers: Ints) -> Ints:
-    trace, config = trace_of(scenario), scenario.config
-    by_window = {window: window_tokens(trace, window + 1, config, 0)[-1] for window in np.unique(windows).tolist()}
-    return np.array([by_window[w][layer] for w, layer in zip(windows.tolist(), layers.tolist(), strict=True)])
-
-
-def _placement(result: ServingResult, windows: Ints, layers: Ints, experts: int) -> Placement:
-    from gpu_eval.moe_layer import Placement
-
-    phy2log = result.placements[windows, layers].astype(np.int64)
-    return Placement(phy2log, _splits(result.splits, phy2log, windows, layers, experts))
-
-
-def _splits(splits: Sequence[Floats | None], phy2log: Ints, windows: Ints, layers: Ints, experts: int) -> Floats | None:
-    chosen = [splits[window] for window in windows.tolist()]
-    if all(split is None for split in chosen):
-        return None
-    rows = equal_split(phy2log, experts)
-    for row, (split, layer) in enumerate(zip(chosen, layers.tolist(), strict=True)):
-        if split is not None:
-            rows[row] = split[layer]
-    return rows
-
-
-def _modelled(costs: ModelCosts, placement: Any, tokens: Ints, rows: list[int]) -> float:
-    """Seconds that the cost model says of the same rows, as layers of one step."""
-    split = None if placement.split is None else placement.split[rows]
-    return float(costs.layer_seconds(placement.phy2log[rows], split, tokens[None, rows]).sum())

@@ -10,6 +10,7 @@ import pytest
 from adrs_ray.attack import Options, attack
 from adrs_ray.config import EvaluatorConfig
 from adrs_ray.errors import UsageError
+from adrs_ray.stages_here import served_here
 from adrs_ray.task import builtin_tasks, load_task
 from tests.attack.folders import write_folder
 from tests.attack.honest import write_pack
@@ -78,7 +79,7 @@ def test_the_wall_limit_leaves_cheats_out_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(builtin_tasks()))
 def test_a_cheat_of_every_family_finds_nothing_in_a_built_in_task(name: str) -> None:
     """The whole battery is `make attack`."""
-    report = attack(load_task(name), Options(max_candidates=14), EvaluatorConfig())
+    report = attack(served_here(load_task(name))[0], Options(max_candidates=14), EvaluatorConfig())
     assert report.is_clean, report.findings or report.blind
     assert report.tried == 14, report.notes
 

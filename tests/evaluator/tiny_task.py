@@ -12,7 +12,9 @@ TASK_YAML = """\
 name: {name}
 summary: add up an array
 entry: [solve]
-limits: {{case_timeout_s: {timeout_s}, memory_mb: 256, threads: 4, processes: {processes}, scratch_mb: 1, output_mb: 1}}
+limits:
+  {{case_timeout_s: {timeout_s}, memory_mb: 256, threads: 4, processes: {processes}, scratch_mb: 1,
+    output_mb: 1{limits}}}
 {extra}
 """
 
@@ -90,12 +92,14 @@ def write_task(
     timeout_s: float = 4.0,
     processes: int = 0,
     extra: str = "",
+    limits: str = "",
     adapter: str = ADAPTER,
     judge: str = JUDGE,
 ) -> Task:
-    """Make the folder and load it."""
+    """Make the folder and load it; `limits`: further ones, `extra`: further keys."""
     folder.mkdir(parents=True, exist_ok=True)
-    yaml = TASK_YAML.format(name=name, timeout_s=timeout_s, processes=processes, extra=extra)
+    more = f", {limits}" if limits else ""
+    yaml = TASK_YAML.format(name=name, timeout_s=timeout_s, processes=processes, limits=more, extra=extra)
     for file, text in (("task.yaml", yaml), ("seed.py", SEED), ("adapter.py", adapter), ("judge.py", judge)):
         (folder / file).write_text(text, encoding="utf-8")
     return load_task(folder)

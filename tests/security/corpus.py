@@ -164,6 +164,18 @@ CORPUS: tuple[Hostile, ...] = (
     _denied("settings of the worker", "os.close(os.open('/proc/@WORKER@/oom_score_adj', os.O_WRONLY))"),
     _denied("new file at the root", "os.close(os.open('/adrs-note', os.O_WRONLY | os.O_CREAT))"),
     _denied("new file in the shared folder", "os.close(os.open('/tmp/adrs-note', os.O_WRONLY | os.O_CREAT))"),
+    Hostile(
+        "nodes of GPUs, with device_memory_mb 0",
+        _solve("""
+            names = ["nvidiactl", "nvidia-uvm", "nvidia0", "nvidia-caps/nvidia-cap1", "dri/renderD128", "kfd"]
+            opened = any(passes(lambda n=n: os.close(os.open("/dev/" + n, os.O_RDWR))) for n in names)
+            rm = passes(lambda: __import__("fcntl").ioctl(0, 0xC00846D6, bytes(8)))
+            seen = os.environ["CUDA_VISIBLE_DEVICES"] != ""
+            return answer(x, breach=opened or rm or seen)
+        """),
+        None,
+        ("ioctl",),
+    ),
     # network
     Hostile(
         "sockets: TCP, UDP, unix",

@@ -113,6 +113,21 @@ def test_arguments_decide(machine: str) -> None:
     assert answers("personality", 0) == NOTIFY
 
 
+def test_ioctls_of_a_gpu_pass_only_where_its_nodes_are_open(machine: str) -> None:
+    for notify, denied in ((True, NOTIFY), (False, EPERM)):
+        policy = seccomp.Policy(0, 7, notify, devices=True)
+        with_devices, without = Filter(machine, notify=notify), Filter(machine, notify=notify)
+        with_devices.program = seccomp.build(policy, PID)
+        for of_the_driver in (0xC00846D6, 0xC020462A, 0xC030462B, 0x30000001, 0x30000002, 0, 37, 255):
+            assert with_devices("ioctl", 3, of_the_driver) == ALLOW
+            assert without("ioctl", 3, of_the_driver) == denied
+        for other in (0x5412, 0x40086602, 0x40087602, 0x40049409, 0x4600, 0x40084600, 0x80084600, 0x30000003, 256):
+            assert with_devices("ioctl", 3, other) == denied
+        assert with_devices("ioctl", 3, 0x5413) == ALLOW
+        assert with_devices("socket", 1, 1) == denied
+        assert with_devices("kill", PID + 1, 9) == denied
+
+
 def test_new_processes_and_threads(machine: str) -> None:
     thread, process, namespace, sibling = 0x10000 | 0x100, 17, 0x10000000 | 17, 0x8000 | 17
     with_listener = Filter(machine)

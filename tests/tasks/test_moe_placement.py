@@ -29,6 +29,7 @@ from adrs_ray.task import (
 )
 from gpu_eval.batched_lpt import hierarchical, without_groups
 from gpu_eval.serving import ServingResult
+from gpu_eval.serving_reference import deepseek_decision_s, deepseek_every_window
 from gpu_eval.shapes import EXPERT_SIZES, Shape
 
 TASK = load_task("moe_placement")
@@ -303,9 +304,10 @@ def test_programs_of_fixed_rules_decide_by_them() -> None:
 
 
 def test_the_reference_decides_as_fast_on_every_machine() -> None:
-    assert REFERENCE.deepseek_decision_s(Shape(58, 256, 288, 32, 4, 8)) == pytest.approx(0.04)
-    result = REFERENCE.deepseek_every_window(PREFILL)
-    assert set(result.decision_seconds.tolist()) == {REFERENCE.deepseek_decision_s(SHAPE)}
+    assert deepseek_decision_s(Shape(58, 256, 288, 32, 4, 8)) == pytest.approx(0.04)
+    config, costs = PREFILL.config, PREFILL.costs
+    result = deepseek_every_window(SCENARIO.trace_of(PREFILL), config, costs, SCENARIO.initial_placement(PREFILL))
+    assert set(result.decision_seconds.tolist()) == {deepseek_decision_s(SHAPE)}
 
 
 def test_splits_share_no_case_and_have_both_phases() -> None:
