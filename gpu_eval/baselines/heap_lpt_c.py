@@ -183,7 +183,9 @@ def build(folder):
 
 
 def cache_folder():
-    """Where the library lies when no build step names a folder."""
+    """Where the library lies: in the folder of a build step that was, else in the user's cache."""
+    if built_before := os.environ.get("ADRS_BUILD_DIR"):
+        return Path(built_before)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adrs-ray"
 
 

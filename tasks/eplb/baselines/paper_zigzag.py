@@ -1,0 +1,1 @@
+../../../gpu_eval/baselines/paper_zigzag.py
