@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from gpu_eval.results import Bench
-
     from adrs_ray.task import PublicEvaluator, Split, Task
     from adrs_ray.verdict_cost import VerdictCost
+    from gpu_eval.results import Bench
 
 app = typer.Typer(help="Measure what this machine and these tasks cost.", no_args_is_help=True)
 

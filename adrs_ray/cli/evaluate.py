@@ -132,9 +132,13 @@ def _print(task: Task, split: str, stage: str, verdict: Verdict, note: str | Non
         for name, value in verdict.metrics.items():
             metrics.add_row(name, f"{value:.6g}")
         console.print(metrics)
-        cases = Table("case", *(verdict.cases[0].metrics if verdict.cases else ()), "cpu s")
+        measured = dict.fromkeys(name for case in verdict.cases for name in case.metrics)
+        # what is not declared, a judge has passed on to itself
+        names = [name for name in measured if name in task.spec.metrics] or list(measured)
+        cases = Table("case", *names, "cpu s")
         for case in verdict.cases:
-            cases.add_row(case.case, *(f"{v:.6g}" for v in case.metrics.values()), f"{case.cpu_s:.3f}")
+            shown = (f"{case.metrics[name]:.6g}" if name in case.metrics else "" for name in names)
+            cases.add_row(case.case, *shown, f"{case.cpu_s:.3f}")
         console.print(cases)
     for name, text in verdict.artifacts.items():
         console.rule(name)

@@ -10,7 +10,7 @@ import pytest
 from adrs_ray.storage.journal import EventKind
 from tests.cli.command import adrs
 from tests.runs import events_of
-from tests.staged_task import CHEAP, DEAR, write_staged_task
+from tests.staged_task import CHEAP, DEAR, JUDGE, write_staged_task
 from tests.tiny import write_tiny_task
 
 GPU = {"CUDA_VISIBLE_DEVICES": "0"}
@@ -98,3 +98,15 @@ def test_one_stage_is_judged_alone(searched):
     unknown = adrs("eval", task, "seed", "--stage", "other")
     assert unknown.returncode == 2
     assert "it has simulated, measured" in unknown.stderr
+
+
+def test_the_table_of_cases_shows_what_is_declared_where_cases_differ(tmp_path):
+    changed = JUDGE.replace(
+        'return {"value": float(real)}', 'return {"value": float(real), **({"aside": 7.5} if case.seed == 0 else {})}'
+    )
+    assert changed != JUDGE
+    task = write_staged_task(tmp_path / "staged", gpus=0, judge=changed)
+    told = adrs("eval", task.folder, "seed", "--stage", CHEAP)
+    assert told.returncode == 0, told.stderr
+    assert "aside" not in told.stdout
+    assert sum("simulated-" in line and " 1 " in line for line in told.stdout.splitlines()) == 2
