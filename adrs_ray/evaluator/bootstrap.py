@@ -23,7 +23,9 @@ def main() -> None:
     evaluator = os.path.dirname(os.path.abspath(__file__))
     _shell("adrs_ray", os.path.dirname(evaluator))
     _shell("adrs_ray.evaluator", evaluator)
-    module = {"probe": "interpreter", "serve": "forkserver", "confined": "confined"}[sys.argv[1]]
+    module = {"probe": "interpreter", "serve": "forkserver", "confined": "confined", "supervise": "supervisor"}[
+        sys.argv[1]
+    ]
     importlib.import_module(f"adrs_ray.evaluator.{module}").main(sys.argv[2:])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from adrs_ray.candidate import FailureKind
@@ -16,30 +17,30 @@ from adrs_ray.evaluator.ends import CandidateError
 from adrs_ray.evaluator.slot import ForkServer, SlotError
 
 
-def provide_built(server: ForkServer, source: str) -> Account | None:
-    """Have what the program built lie in the slot's folder for it: the build's account, None when none took place now.
+def provide_built(server: ForkServer, source: str, note: Callable[[Account], None]) -> None:
+    """Have what the program built lie in the slot's folder for it. `note` gets the account of a build that takes place
+    now, however it ends.
 
     Nothing happens where the task has no build step. Raises CandidateError, whose line begins with `build:`, and
     SlotError.
     """
     builds = server.builds
     if builds is None:
-        return None
+        return
     key = hashlib.sha256(f"{server.fingerprint}\0".encode() + source.encode("utf-8", "surrogatepass")).hexdigest()
     target = server.scratch.built
     try:
         empty(target)
         if builds.place(key, target, server.strict):
-            return None
-        account = _build(server, builds, source, key)
+            return
+        _build(server, builds, source, key, note)
         if not builds.place(key, target, server.strict):
             raise SlotError("what a program had built is gone from the cache at once: is its disk full?")
     except OSError as error:
         raise SlotError(f"cannot keep what a program had built: {error}") from error
-    return account
 
 
-def _build(server: ForkServer, builds: BuildCache, source: str, key: str) -> Account:
+def _build(server: ForkServer, builds: BuildCache, source: str, key: str, note: Callable[[Account], None]) -> None:
     limits = server.limits
     terms = limits.model_copy(
         update={
@@ -56,15 +57,16 @@ def _build(server: ForkServer, builds: BuildCache, source: str, key: str) -> Acc
     try:
         child.request({"load": source, "seed": 0})
         child.request({"build": True})
-        account = child.finish()
+        child.finish()
         builds.publish(taken.pop(), key)
     except UnkeepableError as error:
         raise CandidateError(FailureKind.OUTPUT, f"build: {error}") from None
     except CandidateError as error:
-        raise CandidateError(error.kind, f"build: {error.detail}", error.traceback) from None
+        detail = error.detail.replace("limits.memory_mb", "limits.build_memory_mb")
+        raise CandidateError(error.kind, f"build: {detail}", error.traceback) from None
     finally:
         child.before_renewal = None
         child.abandon()
+        note(child.account)
         for partial in taken:
             builds.discard(partial)
-    return account

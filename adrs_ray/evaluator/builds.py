@@ -14,6 +14,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from pathlib import Path
 
 from adrs_ray.errors import UsageError
@@ -27,10 +28,20 @@ BUILD_PROGRAMS = ("/usr/local/bin", "/usr/local/cuda/bin")
 BUILD_FILES = ("/usr/include", "/usr/local/include", "/usr/libexec", "/usr/local/cuda", "/opt/cuda")
 """What compilers read, beyond what programs do: headers, and parts of their own."""
 _CACHE_BYTES = 4 * 2**30
-_MOST_ENTRIES = 20_000
+_ENTRY_BYTES, _FILE_BYTES = 2**20, 4096
+"""Counted for every entry and every file in it: there are at most some thousands of entries, empty ones too."""
+_MOST_FILES = 20_000
 _DEEPEST = 32
+_LONGEST_PATH = 1000
+"""Bytes below the folder: whatever the folder's own path, no file in it is out of reach."""
 _PARTIAL = ".partial-"
+_ABANDONED_S = 3600.0
+"""Age at which what was being copied is nobody's any more."""
+_UNREAD_S = 2**31 - 1
+"""The time of the last read that everything kept has: what lies ahead is not brought up to date by a read, so no case
+leaves marks there for the next (mount(8), relatime)."""
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER_FLAGS = _FILE_FLAGS | os.O_DIRECTORY
 
 
 class UnkeepableError(Exception):
@@ -45,7 +56,7 @@ class BuildCache:
 
     def __init__(self, folder: Path, limit_bytes: int = _CACHE_BYTES) -> None:
         """Raises OSError when the folder cannot be made, or is another user's."""
-        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = os.lstat(folder)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise PermissionError(errno.EPERM, "not a folder that this user alone can write", str(folder))
@@ -54,7 +65,7 @@ class BuildCache:
 
     @classmethod
     def of_this_user(cls) -> BuildCache:
-        """Under the system's temporary folder, which candidates' user can reach into. Raises UsageError."""
+        """Under the system's temporary folder, where scratch folders can hold links to it. Raises UsageError."""
         folder = Path(tempfile.gettempdir()).resolve() / f"adrs-builds-{os.geteuid()}"
         try:
             return cls(folder)
@@ -67,7 +78,7 @@ class BuildCache:
         """
         entry = self._folder / key
         try:
-            os.utime(entry)
+            os.utime(entry, (_UNREAD_S, time.time()))
             shutil.copytree(entry, target, copy_function=_link if linked else shutil.copy2, dirs_exist_ok=True)
         except OSError:
             if entry.exists():
@@ -79,11 +90,15 @@ class BuildCache:
     def take(self, built: Path) -> Path:
         """A copy of what a build left, not yet an entry. No process of the build may be alive.
 
-        Raises UnkeepableError.
+        Raises UnkeepableError, also when a link or nothing at all is in the folder's place.
         """
         partial = self._folder / f"{_PARTIAL}{os.getpid()}-{secrets.token_hex(8)}"
         try:
-            _Copy().add(built, partial, 0)
+            folder = os.open(built, _FOLDER_FLAGS)
+            try:
+                _Copy().add(folder, partial, _LONGEST_PATH, 0)
+            finally:
+                os.close(folder)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise UnkeepableError(f"the folder cannot be kept: {error.strerror}") from None
@@ -109,8 +124,11 @@ class BuildCache:
         entries: list[tuple[float, int, Path]] = []
         for path in self._folder.iterdir():
             with contextlib.suppress(OSError):  # another process removes too
+                used_at = path.stat().st_mtime
                 if not path.name.startswith(_PARTIAL):
-                    entries.append((path.stat().st_mtime, _size(path), path))
+                    entries.append((used_at, _size(path), path))
+                elif time.time() - used_at > _ABANDONED_S:  # of a worker that was killed
+                    shutil.rmtree(path, ignore_errors=True)
         total = sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries):
             if total <= self._limit_bytes:
@@ -124,28 +142,40 @@ class BuildCache:
 
 
 class _Copy:
-    """A copy of a folder that a candidate filled, in which links and special files are left out."""
+    """A copy of a folder that a candidate filled, in which links and special files are left out.
+
+    Folders and files are opened below the folder's own descriptor: a link in the place of any of them leads nowhere.
+    """
 
     def __init__(self) -> None:
-        self._entries = 0
+        self._files = 0
         self._room = BUILT_MB * 2**20
 
-    def add(self, source: Path, target: Path, depth: int) -> None:
+    def add(self, folder: int, target: Path, path_room: int, depth: int) -> None:
         if depth > _DEEPEST:
             raise UnkeepableError(f"its folders are more than {_DEEPEST} deep")
-        os.mkdir(target, 0o755)
-        with os.scandir(source) as entries:
+        os.mkdir(target)
+        os.chmod(target, 0o755)  # whatever the umask
+        with os.scandir(folder) as entries:
             for entry in entries:
-                self._entries += 1
-                if self._entries > _MOST_ENTRIES:
-                    raise UnkeepableError(f"more than {_MOST_ENTRIES} files")
+                self._files += 1
+                if self._files > _MOST_FILES:
+                    raise UnkeepableError(f"more than {_MOST_FILES} files")
+                room = path_room - len(os.fsencode(entry.name)) - 1
+                if room < 0:
+                    raise UnkeepableError(f"a path in it is longer than {_LONGEST_PATH} bytes")
                 if entry.is_dir(follow_symlinks=False):
-                    self.add(Path(entry.path), target / entry.name, depth + 1)
+                    inner = os.open(entry.name, _FOLDER_FLAGS, dir_fd=folder)
+                    try:
+                        self.add(inner, target / entry.name, room, depth + 1)
+                    finally:
+                        os.close(inner)
                 elif entry.is_file(follow_symlinks=False):
-                    self._add_file(entry.path, target / entry.name)
+                    self._add_file(folder, entry.name, target / entry.name)
+        os.utime(target, (_UNREAD_S, os.fstat(folder).st_mtime))
 
-    def _add_file(self, source: str, target: Path) -> None:
-        fd = os.open(source, _FILE_FLAGS)
+    def _add_file(self, folder: int, name: str, target: Path) -> None:
+        fd = os.open(name, _FILE_FLAGS, dir_fd=folder)
         with open(fd, "rb") as readable, open(target, "xb") as written:
             found = os.fstat(fd)
             self._room -= found.st_size
@@ -153,7 +183,7 @@ class _Copy:
                 raise UnkeepableError(f"more than {BUILT_MB} MB")
             shutil.copyfileobj(readable, written)
         os.chmod(target, 0o755 if found.st_mode & 0o111 else 0o644)
-        os.utime(target, ns=(found.st_mtime_ns, found.st_mtime_ns))
+        os.utime(target, ns=(_UNREAD_S * 10**9, found.st_mtime_ns))
 
 
 def _link(source: str, target: str) -> None:
@@ -166,13 +196,16 @@ def _link(source: str, target: str) -> None:
 
 
 def empty(folder: Path) -> None:
-    """Remove what lies in a folder of `place`."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    """Make a folder of `place` anew: an old one would tell by its size what lay there before."""
+    if os.path.lexists(folder):
+        shutil.rmtree(folder)
+    os.mkdir(folder)
+    os.chmod(folder, 0o755)  # whatever the umask
 
 
 def _size(folder: Path) -> int:
-    return sum(os.lstat(Path(root, name)).st_size for root, _, files in os.walk(folder) for name in files)
+    total = _ENTRY_BYTES
+    for root, folders, files in os.walk(folder):
+        total += _FILE_BYTES * len(folders)
+        total += sum(_FILE_BYTES + os.lstat(os.path.join(root, name)).st_size for name in files)
+    return total

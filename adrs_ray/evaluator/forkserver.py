@@ -8,9 +8,9 @@ import.
 
 Messages on the control socket: {"op": "fork", "cpu_s": n, "build": whether for the build step, "prepared": whether a
 spare shall be taken} with three descriptors (channel, stdout, stderr), {"op": "spare", "scratch": folder} and
-{"op": "kill"} arrive; {"op": "ready"}, {"op": "failed"}, {"op": "spared"}, {"op": "forked"}, {"op": "lost"} (no spare
-is alive) and {"op": "ended"} go back. The end of the control socket, or SIGTERM (sent by the kernel when the worker's
-thread ends), ends it and all its descendants.
+{"op": "kill"} arrive; {"op": "ready"}, {"op": "failed"}, {"op": "preparing"}, {"op": "spared"}, {"op": "forked"},
+{"op": "lost"} (no spare is alive) and {"op": "ended"} go back. The end of the control socket, or SIGTERM (sent by the
+kernel when the worker's thread ends), ends it and all its descendants.
 Standard library only: loaded by its path.
 """
 
@@ -135,7 +135,8 @@ def _role(config: dict[str, Any], adapter: ModuleType, terms: dict[str, Any]) ->
         built=terms["built"],
         builds=terms is not config,
     )
-    resident = terms["memory_mb"] * 2**20 if config["watch_memory"] else None
+    # each process of a build has its rlimit, but there may be many
+    resident = terms["memory_mb"] * 2**20 if config["watch_memory"] or terms is not config else None
     return Role(jail, program, Caps(terms["processes"], config["threads"], resident))
 
 
@@ -157,13 +158,20 @@ def _opens_devices(descriptors: str) -> bool:
 
 
 def _fingerprint(config: dict[str, Any], adapter: ModuleType) -> str:
-    """What a built program depends on besides its source: interpreter, libraries, adapter, devices."""
-    known = hashlib.sha256(repr((sys.version, os.uname().machine, config["devices"], config["entry"])).encode())
-    for file in sorted(_adapter_files(adapter)):
-        known.update(Path(file).read_bytes())
-    for distribution in sorted(f"{d.name}=={d.version}" for d in importlib.metadata.distributions()):
-        known.update(distribution.encode())
-    return known.hexdigest()
+    """What a built program depends on besides its source: jail, interpreter, libraries, adapter, shims, processor,
+    devices."""
+    shims = Path(config["shims"]).rglob("*.py") if config["shims"] else ()
+    files = [Path(file).read_bytes() for file in sorted((*_adapter_files(adapter), *map(str, shims)))]
+    libraries = sorted(f"{d.name}=={d.version}" for d in importlib.metadata.distributions())
+    known = (config["strict"], config["devices"], config["entry"], sys.version, _processor(), libraries, files)
+    return hashlib.sha256(repr(known).encode()).hexdigest()
+
+
+def _processor() -> tuple[str, list[str]]:
+    """The machine and the instructions that compilers may use on it."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as told:
+        return os.uname().machine, next(([line] for line in told if line.lower().startswith(("flags", "features"))), [])
+    return os.uname().machine, []
 
 
 def _import_task(config: dict[str, Any]) -> ModuleType:
@@ -267,6 +275,7 @@ class Server:
 
     def _add_spare(self, scratch: str) -> None:
         """Fork a spare and wait until it is ready. Our worker asks for it between candidates."""
+        self._end_the_dead()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         jail = replace(self._judged.jail, scratch=scratch)
         program = replace(self._judged.program, scratch=scratch)
@@ -275,9 +284,11 @@ class Server:
         if pid == 0:
             child.main_of_spare(jail, program, parent, theirs.detach())
         theirs.close()
+        send_message(self._control, {"op": "preparing", "pid": pid})
         watch = Watch(pid, ours, self._judged.caps, self._aside)
         self._supervise(watch, until_prepared=True)
-        error = None if watch.prepared_cpu_s is not None else watch.setup_error or "it died in prepare()"
+        ended = f"it was killed in prepare(): {watch.reason}" if watch.reason else "it died in prepare()"
+        error = None if watch.prepared_cpu_s is not None else watch.setup_error or ended
         if error is None:
             self._spares.append(_Spare(watch, scratch))
             self._aside.add(pid)
@@ -287,16 +298,24 @@ class Server:
 
     def _hand_over(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[Watch, str | None] | None:
         """Give the program to come to the spare that has waited longest; None when all have died."""
+        self._end_the_dead()
         while self._spares:
             spare = self._spares.pop(0)
             self._aside.remove(spare.watch.pid)
-            if not select.select([spare.watch.pidfd], [], [], 0)[0]:
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    spare.watch.begin()
-                    send_message(spare.watch.setup, {"cpu_s": message["cpu_s"]}, fds)
-                    return spare.watch, spare.scratch
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                spare.watch.begin()
+                send_message(spare.watch.setup, {"cpu_s": message["cpu_s"]}, fds)
+                return spare.watch, spare.scratch
             self._end(spare.watch)
         return None
+
+    def _end_the_dead(self) -> None:
+        """What a spare that has died held, and what it had started."""
+        dead = [spare for spare in self._spares if select.select([spare.watch.pidfd], [], [], 0)[0]]
+        for spare in dead:
+            self._spares.remove(spare)
+            self._aside.remove(spare.watch.pid)
+            self._end(spare.watch)
 
     def _end(self, watch: Watch) -> tuple[int, float]:
         watch.stop_answering()

@@ -69,9 +69,7 @@ def judge_program(
     case_id: str | None = None
     run = _run_shared if task.spec.share_process else _run_fresh
     try:
-        account = provide_built(server, source)
-        if account is not None:
-            notes.add(account)
+        provide_built(server, source, notes.add)
         for step, result in run(task, cases, source, server, notes):
             case_id = step
             if result is not None:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 
 _KERNEL_LISTS_CHILDREN = os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
 _PAGE_BYTES = resource.getpagesize()
+_status = bytearray(8192)
 
 
 def descendants(pid: int, without: Collection[int] = ()) -> list[int]:
@@ -79,6 +80,23 @@ def resident_bytes(pid: int) -> int:
             return int(file.read().split()[1]) * _PAGE_BYTES
     except (FileNotFoundError, ProcessLookupError):
         return 0
+
+
+def held_bytes(pid: int) -> int:
+    """As `resident_bytes`, and what its page tables take: memory that is only ever read takes nothing but these."""
+    try:
+        fd = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    try:
+        end = os.readv(fd, [_status])
+        found = [_status.find(b"\nVmPTE:", 0, end), _status.find(b"\nVmRSS:", 0, end)]
+        return sum(1024 * int(_status[at + 7 : _status.index(b"kB", at)]) for at in found if at >= 0)
+    except ProcessLookupError:
+        return 0
+    finally:
+        os.close(fd)
+        _status[:] = bytes(len(_status))  # its first line is the name
 
 
 def innermost_id(pid: int) -> int | None:

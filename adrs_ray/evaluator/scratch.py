@@ -62,7 +62,8 @@ class Scratch:
     processes may pass and not write to, is locked as long as this worker lives.
 
     Processes that wait for a program have folders of their own, for which they were jailed (`add`, `use`). `built`
-    holds what the program at hand has had built, and belongs to the worker.
+    holds what the program at hand has had built, and belongs to the worker; it is made anew for each program, in
+    `built_home`, which stays and is what processes are jailed for.
     """
 
     def __init__(self, owner: int | None) -> None:
@@ -76,8 +77,10 @@ class Scratch:
                 continue  # swept before it was locked
         self._usual = self.path = self.home / "files"
         self._added = 0
-        self.built = self.home / "built"
-        os.mkdir(self.built, 0o755)
+        self.built_home = self.home / "built"
+        self.built = self.built_home / "program"
+        os.mkdir(self.built_home)
+        os.chmod(self.built_home, 0o755)  # whatever the umask
         self.renew()
 
     def exceeds(self, limit_bytes: int, pids: Iterable[int]) -> bool:
@@ -123,10 +126,27 @@ class Scratch:
         self.path = Path(folder)
 
     @contextlib.contextmanager
+    def without_built(self) -> Iterator[None]:
+        """Nothing that a program had built is there meanwhile, for a process that has no program. Raises OSError."""
+        aside = self.home / "aside"
+        with self._open_home():
+            hidden = self.built.exists()
+            if hidden:
+                os.rename(self.built, aside)
+        try:
+            yield
+        finally:
+            with self._open_home():
+                if hidden:
+                    os.rename(aside, self.built)
+
+    @contextlib.contextmanager
     def _open_home(self) -> Iterator[None]:
         os.chmod(self.home, 0o700)
-        yield
-        os.chmod(self.home, 0o511)
+        try:
+            yield
+        finally:
+            os.chmod(self.home, 0o511)
 
     def _make(self, folder: Path) -> None:
         os.mkdir(folder, 0o700)

@@ -53,9 +53,9 @@ class ForkServer:
         self.closing = closing
         self.idle_cpu_s = 0.0
         """CPU seconds of a child that does nothing (fork, jail, end), once they were measured."""
+        self.builds = BuildCache.of_this_user() if self.limits.build_timeout_s else None
         self.scratch = Scratch(confinement.uid)
         self.strict = confinement.strict
-        self.builds = BuildCache.of_this_user() if self.limits.build_timeout_s else None
         self.fingerprint = ""
         """What a built program depends on besides its source."""
         self._last_child: int | None = None
@@ -73,7 +73,7 @@ class ForkServer:
             self._process = self._spawn(task, confinement, theirs)
         except OSError as error:
             self._control.close()
-            self.scratch.remove()
+            self._let_go()
             raise SlotError(f"cannot start a fork server: {error}") from error
         finally:
             theirs.close()
@@ -176,10 +176,12 @@ class ForkServer:
     def _add_spare(self) -> None:
         try:
             folder = self.scratch.add()
+            with self.scratch.without_built():  # or a program's own code could be what compilers find in prepare()
+                self.send({"op": "spare", "scratch": str(folder)})
+                self._last_child = self._by_our_count(self.receive(START_TIMEOUT_S)["pid"])
+                message = self.receive(START_TIMEOUT_S)
         except OSError as error:
             raise SlotError(f"cannot make a scratch folder: {error}") from error
-        self.send({"op": "spare", "scratch": str(folder)})
-        message = self.receive(START_TIMEOUT_S)
         if message["error"] is not None:
             said = message["error"].strip().splitlines()[-1]
             raise SlotError(f"a candidate's process could not be made ready: {said}")
@@ -219,6 +221,9 @@ class ForkServer:
             for pid in left:
                 processes.kill(pid)
         self._kill_session()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self.device_memory is not None:
             self.device_memory.close()
         self._stderr.close()
@@ -261,7 +266,7 @@ def _settings(task: Task, confinement: Confinement, scratch: Scratch) -> dict[st
         "processes": limits.processes,
         "memory_mb": limits.memory_mb,
         "scratch_mb": limits.scratch_mb,
-        "also_readable": [str(scratch.built)] if limits.build_timeout_s else [],
+        "also_readable": [str(scratch.built_home)] if limits.build_timeout_s else [],
         "built": str(scratch.built) if limits.build_timeout_s else None,
         "build": building if limits.build_timeout_s else None,
         "output_bytes": limits.output_mb * 2**20,
@@ -303,7 +308,8 @@ def _bubblewrap(confinement: Confinement, task: Task, scratch: Scratch) -> list[
             command += ["--ro-bind-try", path, path]
     for node in confinement.devices.nodes:
         command += ["--dev-bind", node, node]
-    command += ["--bind", str(scratch.home), str(scratch.home), "--ro-bind", str(scratch.built), str(scratch.built)]
+    command += ["--bind", str(scratch.home), str(scratch.home), "--ro-bind"]
+    command += [str(scratch.built_home), str(scratch.built_home)]
     for mounted in ("/proc", "/dev", "/tmp", "/"):
         command += ["--remount-ro", mounted]
     return [*command, "--chdir", "/"]

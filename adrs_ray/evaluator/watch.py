@@ -45,7 +45,7 @@ class Watch:
         """CPU seconds until it was ready for a program, as it says itself before it has one; None until then."""
         self._caps = caps
         self._aside = aside
-        self._base_bytes = processes.resident_bytes(os.getpid())
+        self._base_bytes = self._held_bytes(os.getpid())
         self._words = 0
         self._layers: list[str] = []
         self.setup_error: str | None = "it died before it was jailed"
@@ -82,7 +82,7 @@ class Watch:
     def begin(self) -> None:
         """It gets a program: what was denied until now is not the program's, nor what memory it has."""
         self._denied.clear()
-        self._base_bytes = max(self._base_bytes, processes.resident_bytes(self.pid))
+        self._base_bytes = max(self._base_bytes, self._held_bytes(self.pid))
 
     def answer_call(self) -> None:
         """Answer one call that waits for us."""
@@ -122,6 +122,9 @@ class Watch:
     def _members(self) -> list[int]:
         return processes.descendants(os.getpid(), self._aside)
 
+    def _held_bytes(self, pid: int) -> int:
+        return 0 if self._caps.resident_bytes is None else processes.held_bytes(pid)
+
     def check_use(self) -> None:
         """The watchdog, at every tick: more than twice the caps on what runs, or more memory than allowed, ends it.
 
@@ -137,7 +140,7 @@ class Watch:
         elif any(processes.thread_count(pid) > 2 * self._caps.threads for pid in members):
             self.reason = "threads"
         elif self._caps.resident_bytes is not None:
-            grown = (max(0, processes.resident_bytes(pid) - self._base_bytes) for pid in members)
+            grown = (max(0, self._held_bytes(pid) - self._base_bytes) for pid in members)
             if sum(grown) > self._caps.resident_bytes:
                 self.reason = "memory"
 
