@@ -56,7 +56,9 @@ class Limits(_Strict):
     build_timeout_s: float = Field(
         default=0.0, ge=0, le=86_400, description="wall time of the build step before the first case (0: no such step)"
     )
-    build_memory_mb: int = Field(default=4096, ge=16, description="memory of the build step, all its processes together")
+    build_memory_mb: int = Field(
+        default=4096, ge=16, description="memory of the build step, all its processes together"
+    )
     build_processes: int = Field(default=16, ge=0, le=256, description="processes that the build step may start")
 
 

@@ -175,7 +175,9 @@ class EvaluatorActor:
         self._task_in_use = unpacked.in_use
         task = await asyncio.to_thread(load_task, unpacked.reference)
         told = disguised(task) if self._isomorphic else task
-        evaluator = LocalEvaluator(told, self._config, self._stages or None, self._devices)
+        # Where engines have the devices between two turns, nobody may wait there with a share of the memory.
+        spares = None if self._given is None else 0
+        evaluator = LocalEvaluator(told, self._config, self._stages or None, self._devices, spares)
         await evaluator.start()
         if self._gpus:
             # Where Ray has not given the devices out, the engines that sleep there keep some of the memory.

@@ -4,6 +4,7 @@ Balance is averaged over transitions from one window to the next: a placement is
 on the one after; snapshots that were recorded apart have no next window. Time is that of a call beside `heap_lpt`.
 Baselines are called in this process (`gpu_eval.timing`), given programs in processes of their own, on this one's clock
 (`gpu_eval.program`). What raises, or answers with something else than a placement, keeps its row, and the row says why.
+Interrupted, a run gives the rows that it has.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from gpu_eval.bounds import gpu_bound, slot_bound
 from gpu_eval.environment import environment
 from gpu_eval.invariants import check_placement
 from gpu_eval.recorded import load_recorded
-from gpu_eval.registry import BASELINES
+from gpu_eval.registry import BASELINES, Baseline
 from gpu_eval.results import Device, EplbRow, Interval, Kind, Results, Source
 from gpu_eval.shapes import SHAPES, Shape
 from gpu_eval.workloads import REGIMES, LoadTrace, generate, regime_named
@@ -30,7 +31,7 @@ from gpu_eval.workloads import REGIMES, LoadTrace, generate, regime_named
 Ints = NDArray[np.int64]
 Told = Callable[[str], None]
 YARDSTICK = "heap_lpt"
-"""What every program is timed beside."""
+"""What every program is timed beside; where it cannot be loaded, beside `paper_zigzag`, which needs torch alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +118,19 @@ def run(options: EplbOptions, told: Told = lambda line: None) -> Results:
 
     about = environment(options.device)
     all_problems = list(problems(options))
-    rows = []
-    for rule in rules(options):
-        for problem in all_problems:
-            if problem.grouped in rule.grouped:
-                row = measured(rule, problem, options.device)
-                told(_line(row))
-                rows.append(row)
+    rows: list[EplbRow] = []
+    interrupted = False
+    try:
+        for rule in rules(options):
+            for problem in all_problems:
+                if problem.grouped in rule.grouped:
+                    row = measured(rule, problem, options.device)
+                    told(_line(row))
+                    rows.append(row)
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+        interrupted = True
     return Results(
         bench="eplb",
         date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -132,11 +139,21 @@ def run(options: EplbOptions, told: Told = lambda line: None) -> Results:
         settings={
             "seed": options.seed,
             "traces": 1 if options.loads else options.traces,
-            "timed beside": YARDSTICK,
+            "timed beside": yardstick().name,
             "programs": "none" if not options.programs else "in a jail" if options.launcher else "without a jail",
-        },
+        }
+        | ({"interrupted": f"after {len(rows)} rows"} if interrupted else {}),
         eplb=tuple(sorted(rows, key=lambda row: (row.source, row.regime, row.shape, row.grouped, row.kind))),
     )
+
+
+def yardstick() -> Baseline:
+    """The baseline that all are timed beside."""
+    try:
+        BASELINES[YARDSTICK].load()
+    except ValueError:
+        return BASELINES["paper_zigzag"]
+    return BASELINES[YARDSTICK]
 
 
 def problems(options: EplbOptions) -> Iterator[Problem]:
@@ -176,17 +193,29 @@ def measured(rule: Rule, problem: Problem, device: Device) -> EplbRow:
             check_placement(*answer, shape)
             placed.append(np.asarray(answer[0], np.int64))
         host = rule.timed(problem.seen, shape, grouped, "cpu")
-        on_device = rule.timed(problem.seen, shape, grouped, "cuda") if device == "cuda" else None
-    except ValueError as error:
-        return _row(rule, problem, status=" ".join(str(error).split())[:300] or "no message")
+    except Exception as error:
+        return _row(rule, problem, status=_said(error))
+    on_device, findings = None, host.findings
+    if device == "cuda":
+        try:
+            on_device = rule.timed(problem.seen, shape, grouped, "cuda")
+            findings += on_device.findings
+        except Exception as error:
+            findings += (f"not timed on the device: {_said(error)}",)
     return _row(
         rule,
         problem,
         **_balances(problem, placed),
         host_ms=host.milliseconds,
         device_ms=None if on_device is None else on_device.milliseconds,
-        findings=host.findings + (() if on_device is None else on_device.findings),
+        findings=findings,
     )
+
+
+def _said(error: Exception) -> str:
+    """One line; what is no ValueError is told with its type, since its text was not written for a reader."""
+    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:300] or "no message"
 
 
 def _balances(problem: Problem, placed: Sequence[Ints]) -> dict[str, Any]:

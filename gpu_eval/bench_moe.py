@@ -5,6 +5,7 @@ its ratios to never rebalancing, to DeepSeek's rule after every window, and to a
 cost model's constants say where they come from. On a GPU the model is fitted to it first, and steps of the placements
 that were in force are measured there, on the same windows and layers for all: `Fidelity` says how well both agree.
 On a CPU the same measurement runs with tiny experts, so that the path is tried; its seconds mean nothing for a GPU.
+Interrupted, a run gives the rows that it has.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from gpu_eval.results import Device, Fidelity, MoePlacementRow, Phase, RankLaten
 from gpu_eval.serving import ServingConfig, ServingResult, serve
 from gpu_eval.serving_costs import ModelCosts
 from gpu_eval.serving_reference import Reference, reference
-from gpu_eval.shapes import EXPERT_SIZES, SHAPES, ExpertSize, Shape
+from gpu_eval.shapes import EXPERT_SIZES, SHAPES, Shape
 from gpu_eval.statistics import median, spearman
 from gpu_eval.workloads import REGIMES, LoadTrace, generate, regime_named
 
@@ -39,8 +40,10 @@ Ints = NDArray[np.int64]
 Told = Callable[[str], None]
 GIB = 2.0**30
 GPU_ROWS = Rows(windows=4, layers=4, budget_s=60.0)
+QUICK_ROWS = Rows(windows=2, layers=2, budget_s=5.0)
 CPU_ROWS = Rows(windows=1, layers=1, budget_s=1.0)
-"""What is measured of each trace; on a CPU one row, which takes as long as it takes."""
+"""What is measured of each trace and phase; on a CPU one row, which takes as long as it takes."""
+CPU_REPLAYS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class MoeOptions:
     seed: int = 0
     launcher: tuple[str, ...] = ()
     """The command that starts a program's process; empty: plain Python, without a jail."""
+    gpu_rows: Rows = GPU_ROWS
+    """What is measured of each trace and phase on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,15 @@ def run(options: MoeOptions, told: Told = lambda line: None) -> Results:
     policies = chosen_policies(options)
     traces = list(_traces(options))
     bench = _Bench(options, told)
-    for trace, shape in traces:
-        for phase in options.phases:
-            bench.serve(trace, shape, phase, policies)
+    interrupted = False
+    try:
+        for trace, shape in traces:
+            for phase in options.phases:
+                bench.serve(trace, shape, phase, policies)
+    except KeyboardInterrupt:
+        if not bench.rows:
+            raise
+        interrupted = True
     return Results(
         bench="moe_placement",
         date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -94,7 +105,9 @@ def run(options: MoeOptions, told: Told = lambda line: None) -> Results:
             "steps per window": options.window_steps,
             "cost model": "; ".join(sorted(bench.origins)),
             "programs": "none" if not options.programs else "in a jail" if options.launcher else "without a jail",
-        },
+        }
+        | ({"interrupted": f"after {len(bench.rows)} rows"} if interrupted else {})
+        | ({"not measured": "; ".join(bench.unmeasured)} if bench.unmeasured else {}),
         moe_placement=tuple(bench.rows),
         rank_latencies=tuple(bench.latencies),
         fidelity=tuple(bench.fidelity),
@@ -143,6 +156,7 @@ class _Bench:
         self.rows: list[MoePlacementRow] = []
         self.latencies: list[RankLatency] = []
         self.fidelity: list[Fidelity] = []
+        self.unmeasured: list[str] = []
 
     def serve(self, trace: LoadTrace, shape: Shape, phase: Phase, policies: Sequence[Policy]) -> None:
         """All rows of one trace and phase: by the model, then measured."""
@@ -160,12 +174,18 @@ class _Bench:
                 continue
             results.append((policy, result))
             self._add(_row(served, policy, **_figures(served, result)))
-        if results:
+        if not results:
+            return
+        try:
             self._measure(served, results)
+        except Exception as error:  # what a device does wrong costs no row that the model gave
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            self.unmeasured.append(f"{trace.name} {phase}: {text}")
+            self._told(f"not measured: {self.unmeasured[-1]}")
 
     def _measure(self, served: Served, results: Sequence[tuple[Policy, ServingResult]]) -> None:
         trace, config = served.trace, served.config
-        rows = GPU_ROWS if self._options.device == "cuda" else CPU_ROWS
+        rows = self._options.gpu_rows if self._options.device == "cuda" else CPU_ROWS
         measured = measure_rows(
             trace,
             [result for _, result in results],
@@ -197,9 +217,12 @@ class _Bench:
         slots = shape.slots_per_gpu
         if slots not in self._ranks:
             self._ranks.clear()  # weights of one shape at a time
-            size: ExpertSize = self._size if self._options.device == "cuda" else EXPERT_SIZES["tiny"]
-            precision = "bf16" if self._options.device == "cuda" else "fp32"
-            self._ranks[slots] = MoeRanks(size, slots, self._options.device, precision, seed=self._options.seed)
+            seed = self._options.seed
+            if self._options.device == "cuda":
+                self._ranks[slots] = MoeRanks(self._size, slots, "cuda", "bf16", seed=seed)
+            else:
+                tiny = EXPERT_SIZES["tiny"]
+                self._ranks[slots] = MoeRanks(tiny, slots, "cpu", "fp32", replays=CPU_REPLAYS, seed=seed)
         return self._ranks[slots]
 
     def _add(self, row: MoePlacementRow) -> None:

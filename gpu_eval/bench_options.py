@@ -73,12 +73,12 @@ def _run_eplb(common: dict[str, Any], quick: bool, told: Callable[[str], None]) 
 
 
 def _run_moe(common: dict[str, Any], quick: bool, shapes_named: bool, told: Callable[[str], None]) -> Results:
-    from gpu_eval.bench_moe import MoeOptions, run
+    from gpu_eval.bench_moe import QUICK_ROWS, MoeOptions, run
 
     if not shapes_named and common["loads"] is None:
         common = {**common, "shapes": SHAPES[:1]}
     options = MoeOptions(**common)
-    return run(replace(options, windows=8, window_steps=50) if quick else options, told)
+    return run(replace(options, windows=8, window_steps=50, gpu_rows=QUICK_ROWS) if quick else options, told)
 
 
 def device_of(name: str | None) -> Device:

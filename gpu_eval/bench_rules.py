@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gpu_eval.bench_eplb import YARDSTICK, EplbOptions, Ints, Rule, Timed
+from gpu_eval.bench_eplb import EplbOptions, Ints, Rule, Timed, yardstick
 from gpu_eval.paired import PairedTiming, Track
 from gpu_eval.program import ProgramError, ProgramProcess, measure_program
 from gpu_eval.program_process import LAUNCHER
@@ -21,6 +22,7 @@ from gpu_eval.timing import time_pairs
 
 _SLOW_S = 0.05
 """A call from which on three pairs of single calls must do."""
+_SLOW: dict[str, Any] = {"pairs": 3, "calls": 1, "warmup": 1, "probe": False}
 _ROUND_S, _MOST_CALLS = 0.02, 50
 """Of a program's calls in a row: the first ones after waiting for the parent find cold caches."""
 
@@ -60,11 +62,22 @@ class BaselineRule:
         return [tuple(part.numpy() for part in call(torch.from_numpy(weight))) for weight in weights]
 
     def timed(self, weights: Ints, shape: Shape, grouped: bool, device: Device) -> Timed:
-        call, beside = (_call(each, shape, grouped) for each in (self.baseline, BASELINES[YARDSTICK]))
-        pairs, calls = _how_often(lambda: call(torch.from_numpy(weights[0])))
+        call, beside = (_call(each, shape, grouped) for each in (self.baseline, yardstick()))
         track: Track = "host" if device == "cpu" else "device"
-        timing = time_pairs(call, beside, list(weights), track, pairs=pairs, calls=calls, limit_s=self.limit_s)
-        return _timed(timing)
+        with _one_thread():
+            effort = _SLOW if _is_slow(lambda: call(torch.from_numpy(weights[0]))) else {}
+            return _timed(time_pairs(call, beside, list(weights), track, limit_s=self.limit_s, **effort))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch's pool at one thread, as programs have it in their own processes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _call(baseline: Baseline, shape: Shape, grouped: bool) -> Callable[[Any], Any]:
@@ -79,12 +92,12 @@ def _call(baseline: Baseline, shape: Shape, grouped: bool) -> Callable[[Any], An
     return call
 
 
-def _how_often(call: Callable[[], object]) -> tuple[int, int]:
-    """Pairs and calls in a leg, after one call that compiles."""
+def _is_slow(call: Callable[[], object]) -> bool:
+    """By its second call; the first one compiles."""
     call()
     began = time.perf_counter()
     call()
-    return (3, 1) if time.perf_counter() - began > _SLOW_S else (12, 5)
+    return time.perf_counter() - began > _SLOW_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +138,7 @@ class ProgramRule:
                 _asked(shape, grouped),
                 list(weights),
                 "host" if device == "cpu" else "device",
-                baseline=BASELINES[YARDSTICK].path,
+                baseline=yardstick().path,
                 pairs=3 if call_s > _SLOW_S else 12,
                 calls=max(1, min(_MOST_CALLS, round(_ROUND_S / max(call_s, 1e-6)))),
                 limit_s=self.limit_s,

@@ -16,12 +16,15 @@ from .moe_ranks import MoeRanks
 def calibrate(ranks: MoeRanks, *, most_tokens: int = 4096, seed: int = 0, day: date | None = None) -> CostModel:
     """The model of `ranks`' device, expert size and precision; about 45 ranks are measured.
 
+    The largest comes first and does not count: a GPU that idled needs work to reach its clock.
+
     `most_tokens` per slot on average at the largest: choose what prefill brings. The origin names the device, kernel,
     torch, `day` (default: today, UTC) and the errors on ranks that were not fitted.
     """
     if most_tokens < 1:
         raise ValueError(f"most_tokens is {most_tokens}, expected at least 1")
     fitted, tried = designed_tokens(ranks.slots, most_tokens, seed)
+    ranks.seconds(max(fitted, key=sum))
     samples, others = (
         [Sample(tokens, float(np.median(ranks.seconds(tokens)))) for tokens in vectors] for vectors in (fitted, tried)
     )

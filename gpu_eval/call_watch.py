@@ -58,10 +58,12 @@ class CallWatch:
 
     def after(self, outputs: object) -> None:
         """Call it right after the clock has stopped."""
+        # First of all: what follows may start torch's own threads.
+        started = self._threads() - self._alive
         held = tensors_in(outputs)
         copies = [self._copy(tensor) for tensor in held]
         self._calls += 1
-        if started := self._threads() - self._alive:
+        if started:
             self._findings.add("threads left alive", f"call {self._calls} left {len(started)} of its threads")
         if how := self._guard.altered():
             self._findings.add("altered input", f"call {self._calls}: {how}")

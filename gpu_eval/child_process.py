@@ -164,4 +164,6 @@ def _environment(threads: int) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)
     }
-    return kept | dict.fromkeys(THREADS, str(threads)) | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    # The folder of this package first; what else a machine finds torch by comes after it.
+    path = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH"))))
+    return kept | dict.fromkeys(THREADS, str(threads)) | {"PYTHONPATH": path}

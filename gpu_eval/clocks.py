@@ -1,15 +1,27 @@
-"""SM clock and temperature of a GPU, as nvidia-smi tells them; what it prints is never trusted to be in order."""
+"""SM clock and temperature of a GPU, as its driver tells them; what it says is never trusted to be in order.
+
+The driver's library answers in microseconds. nvidia-smi, for machines on which the library cannot be loaded, is a
+process of a tenth of a second or more, during which the GPU idles: it is asked only for so long.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 QUERY = ("clocks.sm", "temperature.gpu")
 TIMEOUT_S = 5.0
+ASKING_S = 3.0
+"""Seconds that a log may spend asking, all in all."""
+_SM_CLOCK, _GPU_SENSOR = 1, 0
+"""`NVML_CLOCK_SM`, `NVML_TEMPERATURE_GPU` of nvml.h."""
 SAME_CLOCK = 0.01
 """Share by which two SM clocks may differ and be called the same."""
 
@@ -31,6 +43,33 @@ def parse_reading(text: str) -> ClockReading | None:
     return ClockReading(clock, temperature if temperature is not None and -50 < temperature < 250 else None)
 
 
+def ask_gpu(gpu: str) -> str:
+    """SM clock and temperature of one GPU (UUID or index) as `QUERY` has them; empty where nothing tells them."""
+    return ask_nvml(gpu) or ask_nvidia_smi(gpu)
+
+
+def ask_nvml(gpu: str) -> str:
+    """The same from NVIDIA's management library, which knows GPUs by UUID alone."""
+    library = _nvml()
+    device, mhz, celsius = ctypes.c_void_p(), ctypes.c_uint(), ctypes.c_uint()
+    if library is None or library.nvmlDeviceGetHandleByUUID(gpu.encode(), ctypes.byref(device)):
+        return ""
+    if library.nvmlDeviceGetClockInfo(device, _SM_CLOCK, ctypes.byref(mhz)):
+        return ""
+    failed = library.nvmlDeviceGetTemperature(device, _GPU_SENSOR, ctypes.byref(celsius))
+    return f"{mhz.value}, {'[N/A]' if failed else celsius.value}"
+
+
+@cache
+def _nvml() -> Any:
+    """The library, ready for use; None where there is none. Its functions return 0 when all is well."""
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+        return None if library.nvmlInit_v2() else library
+    except (OSError, AttributeError):
+        return None
+
+
 def ask_nvidia_smi(gpu: str) -> str:
     """What nvidia-smi prints for `QUERY` about one GPU (index or UUID); empty where there is none or it fails."""
     program = shutil.which("nvidia-smi")
@@ -45,19 +84,26 @@ def ask_nvidia_smi(gpu: str) -> str:
 
 
 class ClockLog:
-    """Readings of one GPU in the order in which they were made; it asks no more after the first that fails."""
+    """Readings of one GPU in the order in which they were made.
 
-    def __init__(self, gpu: str, ask: Callable[[str], str] = ask_nvidia_smi) -> None:
+    It asks no more after the first that fails, nor once asking has taken `asking_s` seconds.
+    """
+
+    def __init__(self, gpu: str, ask: Callable[[str], str] = ask_gpu, asking_s: float = ASKING_S) -> None:
         self._gpu = gpu
         self._ask = ask
-        self._silent = False
+        self._left_s = asking_s
         self.readings: list[ClockReading] = []
 
     def read(self) -> float | None:
         """The SM clock now, MHz, or None."""
-        reading = None if self._silent else parse_reading(self._ask(self._gpu))
+        if self._left_s <= 0:
+            return None
+        began = time.monotonic()
+        reading = parse_reading(self._ask(self._gpu))
+        self._left_s -= time.monotonic() - began
         if reading is None:
-            self._silent = True
+            self._left_s = 0.0
             return None
         self.readings.append(reading)
         return reading.sm_mhz

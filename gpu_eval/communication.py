@@ -170,12 +170,13 @@ class MovePlan:
         return len(self.layer)
 
 
-def plan_moves(old: Ints, new: Ints, shape: Shape) -> MovePlan:
+def plan_moves(old: Ints, new: Ints, shape: Shape, layer_by_layer: bool = False) -> MovePlan:
     """How GPUs come to hold placement `new` [L, P] when they hold `old` [L, P].
 
     A GPU fetches each expert that it lacked once. Sources are GPUs that held it in `old`: of its own node where one
-    did, among equals the one that has sent least so far over that network (greedy, fetches without choice first).
-    ValueError when the two differ in shape or an expert of `new` lies nowhere in `old`.
+    did, among equals the one that has sent least so far over that network (greedy, fetches without choice first, then
+    by layer, expert and GPU). All layers are copied at once, or `layer_by_layer`: then what was sent for another layer
+    does not count. ValueError when the two differ in shape or an expert of `new` lies nowhere in `old`.
     """
     if old.shape != new.shape:
         raise ValueError(f"placements differ in shape: {list(old.shape)} before, {list(new.shape)} after")
@@ -187,7 +188,8 @@ def plan_moves(old: Ints, new: Ints, shape: Shape) -> MovePlan:
     if (copies == 0).any():
         layer, expert = divmod(int(layer_expert[copies == 0][0]), shape.experts)
         raise ValueError(f"expert {expert} of layer {layer} lies on no GPU in the old placement, expected at least one")
-    source = _sources(holder, first, copies, target, shape)
+    together = layer_expert // shape.experts if layer_by_layer else np.zeros_like(layer_expert)
+    source = _sources(holder, first, copies, target, together, shape)
     changed = int((old != new).sum())
     return MovePlan(layer_expert // shape.experts, layer_expert % shape.experts, source, target, changed)
 
@@ -200,22 +202,27 @@ def _holders(placement: Ints, shape: Shape) -> npt.NDArray[np.bool_]:
     return held
 
 
-def _sources(holder: Ints, first: Ints, copies: Ints, target: Ints, shape: Shape) -> Ints:
-    """The GPU that sends each fetch; `holder[first : first + copies]` are those that can."""
+def _sources(holder: Ints, first: Ints, copies: Ints, target: Ints, together: Ints, shape: Shape) -> Ints:
+    """The GPU that sends each fetch; `holder[first : first + copies]` are those that can, and what `together` numbers
+    alike is sent at once."""
     local = shape.gpus_per_node
     source: Ints = holder[first]
     forced = copies == 1
     near = source // local == target // local
-    sent_near, sent_far = (np.bincount(source[forced & flag], minlength=shape.gpus).tolist() for flag in (near, ~near))
+    rounds = int(together[-1]) + 1 if len(together) else 0
+    ends = together * shape.gpus + source
+    sent_near, sent_far = (
+        np.bincount(ends[forced & flag], minlength=rounds * shape.gpus).reshape(rounds, shape.gpus).tolist()
+        for flag in (near, ~near)
+    )
     holders = holder.tolist()
     choices = np.flatnonzero(~forced)
-    starts, ends = first[choices].tolist(), (first + copies)[choices].tolist()
-    for index, start, end, node in zip(
-        choices.tolist(), starts, ends, (target[choices] // local).tolist(), strict=True
-    ):
+    able_from, able_to = first[choices].tolist(), (first + copies)[choices].tolist()
+    nodes, turns = (target[choices] // local).tolist(), together[choices].tolist()
+    for index, start, end, node, turn in zip(choices.tolist(), able_from, able_to, nodes, turns, strict=True):
         able = holders[start:end]
         mates = [gpu for gpu in able if gpu // local == node]
-        load = sent_near if mates else sent_far
+        load = (sent_near if mates else sent_far)[turn]
         best = min(mates or able, key=load.__getitem__)
         load[best] += 1
         source[index] = best

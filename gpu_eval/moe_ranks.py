@@ -17,7 +17,7 @@ from torch import Tensor
 from . import grouped_gemm
 from .cost_model import Floats
 from .device_memory import require
-from .grouped_gemm import DTYPES, ExpertWeights, Groups, choose_kernel, run_experts
+from .grouped_gemm import CAPTURE, DTYPES, ExpertWeights, Groups, choose_kernel, run_experts
 from .precision import expert_bytes
 from .shapes import ExpertSize
 
@@ -39,7 +39,7 @@ class MoeRanks:
         device: str = "cpu",
         precision: str = "bf16",
         *,
-        weight_sets: int = 4,
+        weight_sets: int = 2,
         replays: int = 8,
         seed: int = 0,
     ) -> None:
@@ -106,21 +106,23 @@ class MoeRanks:
         return self._rows[:count]
 
     def _warm_up(self) -> None:
-        """Loads libraries and their handles, on the stream that captures: nothing may be set up inside a capture."""
+        """Loads libraries and their handles, and finds out early what does not work."""
         rows = self._take_rows(16 * self.slots)
         groups = Groups.of([16] * self.slots, self.device)
         if self.device.type != "cuda":
             self._run(rows, groups, self._weights[0])
             return
-        with torch.cuda.device(self.device):
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                self._run(rows, groups, self._weights[0])
-            torch.cuda.synchronize()
+        self._replay(rows, groups)
 
     def _run(self, rows: Tensor, groups: Groups, weights: ExpertWeights) -> Tensor:
         with torch.no_grad():
             return run_experts(rows, weights, groups, self.kernel)
+
+    def _run_uncaptured(self, rows: Tensor, groups: Groups) -> None:
+        """On the stream that captures: kernels differ by numbers of rows, and none may be loaded inside a capture."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            self._run(rows, groups, self._weights[0])
 
     def _time_calls(self, rows: Tensor, groups: Groups) -> Floats:
         self._run(rows, groups, self._weights[-1])
@@ -155,11 +157,12 @@ class MoeRanks:
         Entering `torch.cuda.graph` waits for the device, so `rows` and `groups` are complete by then, and both outlive
         the graphs.
         """
+        self._run_uncaptured(rows, groups)
         graphs: list[torch.cuda.CUDAGraph] = []
         for weights in self._weights[: self.replays]:
             graph = torch.cuda.CUDAGraph()
             pool = graphs[0].pool() if graphs else None
-            with torch.cuda.graph(graph, pool=pool, stream=self._stream):
+            with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode=CAPTURE):
                 self._run(rows, groups, weights)
             graphs.append(graph)
         return graphs

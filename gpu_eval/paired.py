@@ -170,15 +170,19 @@ def collect(
 def probe_cache(call: Callable[[Seed], float], seed: int) -> str | None:
     """Whether `call(seed)`, seconds of a call on values that follow from `seed`, is faster on values seen before.
 
-    A, B, A: the second A is compared with its neighbours. What looks like a cache is tried once more. A sentence, or
-    None.
+    A, B, A: the second A is compared with the faster of the two before it. Noise slows, and the first call after a
+    pause finds cold caches, so beside their mean honest repeats would look fast; of three alike, each is the fastest
+    once in three. What looks like a cache is tried once more. A sentence, or None. The sums of A's and B's seeds are
+    equal: who picks a load by it picks one load for both.
     """
     for attempt in range(2):
         ratios = []
         for probe in range(PROBES):
-            new, other = (seed, 2, attempt, probe, 0), (seed, 2, attempt, probe, 1)
+            new, other = (seed, 2, attempt, probe, 0, 1), (seed, 2, attempt, probe, 1, 0)
             taken = [max(call(values), TICK_S) for values in (new, other, new)]
-            ratios.append(taken[2] / median(taken[:2]))
+            ratios.append(taken[2] / min(taken[:2]))
+            if sum(ratio >= 1 - SPEED_UP for ratio in ratios) > 1:
+                return None  # two in eight keep the interval from lying below, whatever the others are
         if not caches(ratios):
             return None
     return f"values seen before are answered {1 - median(ratios):.0%} faster than new ones"
@@ -187,7 +191,7 @@ def probe_cache(call: Callable[[Seed], float], seed: int) -> str | None:
 def caches(ratios: Sequence[float]) -> bool:
     """Whether calls on values seen before are faster than `SPEED_UP` beyond noise.
 
-    `ratios`: seconds of a repeat over seconds of its neighbours with new values. Beyond noise: the whole 99 % interval
+    `ratios`: seconds of a repeat over those of calls with new values beside it. Beyond noise: the whole 99 % interval
     of their median lies below 1 - `SPEED_UP`.
     """
     return bootstrap_interval(ratios, level=0.99)[1] < 1 - SPEED_UP

@@ -48,10 +48,14 @@ class Baseline:
         return None
 
     def load(self) -> Any:
-        """Its module, imported once; raises ValueError, one line, where something is missing."""
+        """Its module, imported once; raises ValueError, one line, where something is missing or does not work."""
         if missing := self.missing():
             raise ValueError(missing)
-        return importlib.import_module(f"gpu_eval.baselines.{self.name}")
+        try:
+            return importlib.import_module(f"gpu_eval.baselines.{self.name}")
+        except Exception as error:  # numba, for one, raises its own kinds on a numpy or Python that it does not know
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise ValueError(f"{self.name} cannot be loaded: {text}") from error
 
 
 BASELINES: dict[str, Baseline] = {

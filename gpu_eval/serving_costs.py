@@ -49,9 +49,8 @@ class ModelCosts:
 
     def copying(self, old: Ints, new: Ints) -> tuple[Floats, Ints]:
         """Seconds [L] of copying each layer by itself, and experts that GPUs fetch [L]."""
-        return copy_seconds(
-            plan_moves(old, new, self.config.shape), self.config.shape, self.config.bytes_per_expert, self.network
-        )
+        plan = plan_moves(old, new, self.config.shape, layer_by_layer=True)
+        return copy_seconds(plan, self.config.shape, self.config.bytes_per_expert, self.network)
 
 
 def copy_seconds(plan: MovePlan, shape: Shape, bytes_per_expert: int, network: Network) -> tuple[Floats, Ints]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gpu_eval.call_watch import CallWatch, thread_ids
-from gpu_eval.clocks import ClockLog, ask_nvidia_smi
+from gpu_eval.clocks import ClockLog, ask_gpu
 from gpu_eval.findings import Findings
 from gpu_eval.paired import PairedTiming, Seed, Timing, Track, collect, paired_timing, probe_cache, secret_pattern
 
@@ -41,7 +41,7 @@ class Instruments:
     """Nanoseconds. Bound before any program is imported, so that none can put its own in place."""
     rest: Callable[[], None] = field(default=lambda: time.sleep(REST_S))
     threads: Callable[[], frozenset[int]] = thread_ids
-    ask_clocks: Callable[[str], str] = ask_nvidia_smi
+    ask_clocks: Callable[[str], str] = ask_gpu
 
 
 def time_pairs(
@@ -56,6 +56,7 @@ def time_pairs(
     warmup: int = 5,
     seed: int = 0,
     limit_s: float = 20.0,
+    probe: bool = True,
     verify: Callable[[Any, Tensor], None] | None = None,
     instruments: Instruments | None = None,
 ) -> PairedTiming:
@@ -63,7 +64,7 @@ def time_pairs(
 
     `device`: where inputs lie, `cpu` on the host track and else `cuda`. Each pair is two legs of `calls` calls of
     either program. While the resolution is not reached, pairs are added within `limit_s` seconds, up to four times as
-    many.
+    many. `probe`: whether to look for cached results, which takes up to 48 calls of the candidate.
     `verify(outputs, weight)` sees every timed answer off the clock and raises PlacementError for an invalid one.
     Findings about the baseline begin with `baseline: `. Raises ValueError for arguments that measure nothing.
     """
@@ -78,9 +79,10 @@ def time_pairs(
         done = collect(
             lambda which, values: sides[which].leg(values, calls), pairs, limit_s, bench.instruments.clock, seed
         )
-        if sentence := probe_cache(sides[0].call, seed):
+        if probe and (sentence := probe_cache(sides[0].call, seed)):
             sides[0].findings.add("cached results", sentence)
-        events = [[side.events((seed, 3, call)) for call in range(EVENT_CALLS if bench.cuda else 0)] for side in sides]
+        marked = min(EVENT_CALLS, pairs * calls) if bench.cuda else 0
+        events = [[side.events((seed, 3, call)) for call in range(marked)] for side in sides]
     findings = [sentence for side in sides for sentence in side.findings.sentences()]
     return paired_timing(done, findings, bench.clocks.readings if bench.clocks else (), (events[0], events[1]), seed)
 

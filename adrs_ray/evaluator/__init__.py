@@ -29,7 +29,8 @@ Three processes, and the modules of each:
                             openevolve_adapter, openevolve_semaphores, openevolve_shims
                                                 adapter of OpenEvolve-style folders
                             doctor_probes       the program that `doctor` runs
-    beside them             confined            one program in the jail, for benchmarks
+    beside them             confined, supervisor
+                                                one program in the jail, for benchmarks
     shared                  channel, codec      frames with a nonce; JSON and plain arrays
                             processes           descendants, threads, kills
                             libc, syscalls      calls that Python does not wrap, and their numbers

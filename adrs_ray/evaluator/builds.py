@@ -28,8 +28,8 @@ BUILD_PROGRAMS = ("/usr/local/bin", "/usr/local/cuda/bin")
 BUILD_FILES = ("/usr/include", "/usr/local/include", "/usr/libexec", "/usr/local/cuda", "/opt/cuda")
 """What compilers read, beyond what programs do: headers, and parts of their own."""
 _CACHE_BYTES = 4 * 2**30
-_ENTRY_BYTES, _FILE_BYTES = 2**20, 4096
-"""Counted for every entry and every file in it: there are at most some thousands of entries, empty ones too."""
+_ENTRY_BYTES, _FILE_BYTES = 2**20, 2**16
+"""Counted for every entry and every file in it beside their sizes: so there are never too many to look at."""
 _MOST_FILES = 20_000
 _DEEPEST = 32
 _LONGEST_PATH = 1000

@@ -95,7 +95,7 @@ def main(jail: Jail, program: Program, parent: int, cpu_s: int, descriptors: Seq
 
 def main_of_spare(jail: Jail, program: Program, parent: int, setup: int) -> None:
     """As `main`, of a child that prepares itself and then waits for its program: for the message {"cpu_s": n} with the
-    descriptors channel, stdout and stderr, over `setup`."""
+    descriptors channel, stdout and stderr, over `setup`, where it says that it has them."""
 
     def life() -> None:
         _leave_the_servers_session()
@@ -117,6 +117,7 @@ def main_of_spare(jail: Jail, program: Program, parent: int, setup: int) -> None
             message, descriptors = received
             _place(descriptors, (_CHANNEL_FD, 1, 2))
             limit_program(jail, message["cpu_s"])
+            send_message(setup_socket, {"taken": True})
         _serve(socket.socket(fileno=_CHANNEL_FD), program)
 
     _live(life)

@@ -305,7 +305,8 @@ class Server:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 spare.watch.begin()
                 send_message(spare.watch.setup, {"cpu_s": message["cpu_s"]}, fds)
-                return spare.watch, spare.scratch
+                if spare.watch.has_taken():
+                    return spare.watch, spare.scratch
             self._end(spare.watch)
         return None
 

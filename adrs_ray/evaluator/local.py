@@ -48,16 +48,18 @@ class LocalEvaluator:
         config: EvaluatorConfig,
         stages: Collection[str] | None = None,
         devices: str | None = None,
+        spares: int | None = None,
     ) -> None:
         """`stages` are those that it serves, by default all that need no GPU. `devices` are the slot's GPUs, as
         CUDA_VISIBLE_DEVICES names them, by default none; candidates see them if the task's limits give them memory
-        there. Raises UsageError for a stage that the task does not have."""
+        there. `spares`: in place of the task's own number. Raises UsageError for a stage that is not the task's."""
         self._told = task
         native = task.native
         served = [stage.name for stage in native.spec.all_stages if not stage.gpus] if stages is None else stages
         self._stages = {name: native.in_stage(name) for name in served}
         cpus = max((each.spec.cpus for each in self._stages.values()), default=native.spec.cpus)
-        self._task = replace(native, spec=native.spec.model_copy(update={"cpus": cpus}))
+        kept = {"cpus": cpus, "spares": native.spec.spares if spares is None else spares}
+        self._task = replace(native, spec=native.spec.model_copy(update=kept))
         """As fork servers see it."""
         self._devices = devices if devices and native.spec.limits.device_memory_mb else ""
         self._config = config

@@ -19,6 +19,9 @@ from . import processes, seccomp
 from .channel import receive_message
 from .libc import machine_numbers
 
+_TAKING_S = 5.0
+"""A process that is handed a program and says nothing for so long is given up."""
+
 
 @dataclass(frozen=True)
 class Caps:
@@ -83,6 +86,11 @@ class Watch:
         """It gets a program: what was denied until now is not the program's, nor what memory it has."""
         self._denied.clear()
         self._base_bytes = max(self._base_bytes, self._held_bytes(self.pid))
+
+    def has_taken(self) -> bool:
+        """Whether it has got what was handed over to it. One that is dying has not, and no program is to blame."""
+        told = select.select([self.setup.fileno(), self.pidfd], [], [], _TAKING_S)[0]
+        return self.setup.fileno() in told and receive_message(self.setup) is not None
 
     def answer_call(self) -> None:
         """Answer one call that waits for us."""

@@ -123,6 +123,30 @@ def test_a_slot_on_cpus_shows_its_candidates_no_device_and_checks_none(tmp_path,
     asyncio.run(asyncio.wait_for(main(), 120))
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_no_process_waits_on_a_device_that_engines_have_between_two_turns(tmp_path, monkeypatch, device, shared):
+    kept = []
+
+    class Noted(slot.LocalEvaluator):
+        def __init__(self, *args):
+            super().__init__(*args)
+            kept.append(self._task.spec.spares)
+
+    async def main() -> None:
+        task = write_staged_task(tmp_path / "task")
+        with (task.folder / "task.yaml").open("a") as file:
+            file.write("spares: 1\n")
+        stage, devices = (DEAR, "0") if shared else (CHEAP, None)
+        parcel = TaskParcel(str(task.folder))
+        actor = EvaluatorActor(parcel, EvaluatorConfig(slots=1), False, (stage,), 1.0 if shared else 0.0, devices)
+        await actor._evaluator()
+        await actor.close()
+
+    monkeypatch.setattr(slot, "LocalEvaluator", Noted)
+    asyncio.run(asyncio.wait_for(main(), 120))
+    assert kept == [0 if shared else 1]
+
+
 def test_a_folder_of_another_style_that_was_brought_and_a_disguised_task_are_judged_as_ever(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "style").mkdir()

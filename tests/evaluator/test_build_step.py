@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -14,6 +15,7 @@ from adrs_ray.config import EvaluatorConfig
 from adrs_ray.errors import UsageError
 from adrs_ray.evaluator.builds import BuildCache
 from adrs_ray.evaluator.doctor import evaluate_once
+from adrs_ray.evaluator.forkserver import _fingerprint
 from adrs_ray.task import Task
 from tests.evaluator.tiny_task import ADAPTER, SEED, write_task
 from tests.security.variants import Slot, one_slot
@@ -117,6 +119,42 @@ def test_a_program_that_fails_to_build_says_so(tmp_path: Path, body: str, kind: 
         assert found[0] == kind
         assert found[1].startswith(says)
         assert score(slot.judge(SEED)) == 0.0
+
+
+def test_what_compilers_say_of_a_failure_is_told(slot: Slot) -> None:
+    source = "import sys\ndef build(folder):\n    print('error: no such type', file=sys.stderr)\n    raise ValueError\n"
+    verdict = slot.judge(source + SEED)
+    assert failure(verdict)[0] == FailureKind.CRASH
+    assert verdict.artifacts["stderr"] == "error: no such type\n"
+
+
+def test_the_folder_tells_nothing_of_the_program_before(slot: Slot) -> None:
+    many = (
+        "def build(folder):\n    for n in range(500):\n        open(folder + '/' + 200 * 'n' + str(n), 'w').close()\n"
+    )
+    looks = """
+import os
+def solve(x):
+    folder = os.environ["ADRS_BUILD_DIR"]
+    print([os.stat(path).st_size for path in (folder, os.path.dirname(folder))], os.listdir(os.path.dirname(folder)))
+    return float(x.sum())
+"""
+    first = slot.judge(looks)
+    assert score(slot.judge(many + SEED)) == 0.0
+    again = slot.judge(looks)
+    assert first.artifacts["stdout"] == again.artifacts["stdout"] != ""
+
+
+def test_what_else_a_build_depends_on_is_part_of_its_key(tmp_path: Path) -> None:
+    (tmp_path / "shims").mkdir()
+    adapter = ModuleType("adapter")
+    usual = {"strict": True, "devices": "", "entry": ["solve"], "shims": str(tmp_path / "shims")}
+    keys = [_fingerprint(usual, adapter)]
+    assert _fingerprint(usual, adapter) == keys[0]
+    keys += [_fingerprint({**usual, **other}, adapter) for other in ({"strict": False}, {"devices": "1"})]
+    (tmp_path / "shims/simulator.py").write_text("SPEED = 1")
+    keys.append(_fingerprint(usual, adapter))
+    assert len(set(keys)) == 4
 
 
 def test_a_program_that_does_not_compile_fails_in_its_build(slot: Slot) -> None:

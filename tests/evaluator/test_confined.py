@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,8 @@ for name in ("adrs_ray.task", "adrs_ray.config", "cluster", "tasks"):
     except ImportError:
         pass
 import gpu_eval.shapes
+if b"ADRS" + b"_TEST" in open("/proc/self/environ", "rb").read():
+    print("BREACH the caller's environment")
 open("note", "w").close()
 print(sys.argv[1:], sys.stdin.read(), os.environ["CUDA_VISIBLE_DEVICES"], "ADRS_TEST" in os.environ)
 sys.exit(7)
@@ -91,6 +94,7 @@ def test_a_module_is_run_by_its_name_and_by_the_front_door() -> None:
             137,
             "more than 4 threads",
         ),
+        ("import nowhere", {"devices": "none", "memory_mb": 1}, 1, "No module named 'nowhere'"),
         (
             "import time\nheld = bytearray(b'x') * 2**28\ntime.sleep(60)",
             {"memory_mb": 100, "devices": "0"},
@@ -112,11 +116,23 @@ def test_processes_are_allowed_by_number(tmp_path: Path) -> None:
     assert confined(tmp_path, source, processes=2).stdout == "yes\n\n"
 
 
-def start(tmp_path: Path, source: str, fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+def test_threads_and_what_is_registered_for_the_end_run_to_their_end(tmp_path: Path) -> None:
+    source = """
+import atexit, threading, time
+atexit.register(print, "ended")
+threading.Thread(target=lambda: (time.sleep(0.3), print("thread"))).start()
+"""
+    assert confined(tmp_path, source).stdout == "thread\nended\n"
+
+
+def start(tmp_path: Path, source: str, fds: Sequence[int] = (), **options: object) -> subprocess.Popen[bytes]:
     script = tmp_path / "script.py"
     script.write_text(source)
     return subprocess.Popen(
-        confined_command([str(script), *map(str, fds)]), pass_fds=fds, stdout=subprocess.PIPE, start_new_session=True
+        confined_command([str(script), *map(str, fds)], **options),  # type: ignore[arg-type]
+        pass_fds=fds,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
 
 
@@ -132,13 +148,24 @@ def test_a_socket_leads_to_the_program_alone_and_its_end_is_seen(tmp_path: Path)
         assert process.wait(60) == 0
 
 
-def test_killing_the_command_ends_the_program(tmp_path: Path) -> None:
-    with start(tmp_path, "import time\nprint('there', flush=True)\ntime.sleep(600)\n") as process:
+@pytest.mark.parametrize("end", [os.kill, os.killpg])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killing_the_command_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Callable[[int, int], None], number: int
+) -> None:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    source = "import os, time\nif os.fork():\n    print('there', flush=True)\ntime.sleep(600)\n"
+    with start(tmp_path, source, processes=2) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"there\n"
-        (program,) = processes.descendants(process.pid)
-        process.kill()
-        wait_for(lambda: not processes.resident_bytes(program))
+        below = processes.descendants(process.pid)
+        assert len(below) == 3
+        end(process.pid, number)
+        assert process.wait(60) == (-9 if number == signal.SIGKILL else 137)
+        wait_for(lambda: not any(map(processes.resident_bytes, below)))
+        wait_for(lambda: not list(scratch.iterdir()))
 
 
 def test_the_program_ends_with_who_started_it_and_leaves_no_folder(
@@ -152,7 +179,7 @@ def test_the_program_ends_with_who_started_it_and_leaves_no_folder(
         [sys.executable, "-c", starts + "import time\ntime.sleep(600)"], env={**os.environ, "TMPDIR": str(scratch)}
     )
     try:
-        wait_for(lambda: len(processes.descendants(starter.pid)) == 2)
+        wait_for(lambda: len(processes.descendants(starter.pid)) == 3)
         time.sleep(0.2)
         below = processes.descendants(starter.pid)
     finally:

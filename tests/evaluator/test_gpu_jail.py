@@ -95,6 +95,21 @@ def solve(x):
     assert (beyond.kind, beyond.detail) == (FailureKind.MEMORY, "more than 256 MB of memory (limits.memory_mb)")
 
 
+def test_page_tables_are_memory_too(tmp_path: Path) -> None:
+    reads = """
+import mmap, time
+def solve(x):
+    reserved = mmap.mmap(-1, 2**38, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    for at in range(0, len(reserved), 2**21):
+        reserved[at]
+    time.sleep(0.5)
+    return float(x.sum())
+"""
+    verdict = judge(tmp_path, reads, USES_GPUS)
+    assert isinstance(verdict, Failure), verdict
+    assert (verdict.kind, verdict.detail) == (FailureKind.MEMORY, "more than 256 MB of memory (limits.memory_mb)")
+
+
 def test_memory_that_several_processes_use_is_added_up(tmp_path: Path) -> None:
     shares = """
 import os, time

@@ -138,6 +138,99 @@ def test_what_goes_wrong_in_prepare_is_told_at_the_start(tmp_path: Path) -> None
             evaluate_once(write_task(tmp_path, adapter=adapter), SEED, "train", ONE)
 
 
+BUILDS_AND_PREPARES = (
+    ADAPTER
+    + """
+
+import os
+
+SEEN = []
+
+
+def prepare():
+    SEEN.extend(name for name in ("TRITON_CACHE_DIR", "NUMBA_CACHE_DIR") if os.path.lexists(os.environ[name]))
+    SEEN.extend(os.listdir(os.path.dirname(os.environ["ADRS_BUILD_DIR"])))
+
+
+def build(program, folder):
+    program.build(folder)
+
+
+def run(program, public):
+    assert not SEEN, SEEN
+    return program.solve(public["x"])
+"""
+)
+
+
+@pytest.mark.parametrize("spares", [0, 1])
+def test_nothing_that_a_program_built_is_there_when_a_process_is_prepared(tmp_path: Path, spares: int) -> None:
+    """A compiler's cache of one program would else be run in a process of the next."""
+    source = "import os\ndef build(folder):\n    os.mkdir(folder + '/triton')\n    os.mkdir(folder + '/numba')\n" + SEED
+    uses = "import os\ndef build(folder):\n    os.mkdir(folder + '/mine')\n"
+    uses += (
+        "def solve(x):\n    assert os.listdir(os.environ['ADRS_BUILD_DIR']) == ['mine']\n    return float(x.sum())\n"
+    )
+    task = write_task(tmp_path, adapter=BUILDS_AND_PREPARES, extra=f"spares: {spares}", limits="build_timeout_s: 10")
+    with one_slot(task) as slot:
+        for program in (source, uses, source, uses):
+            verdict = slot.judge(program)
+            assert isinstance(verdict, Evaluation), verdict
+            wait_for(lambda: len(children_of_a_fork_server()) == spares)
+
+
+FORKS_IN_PREPARE = (
+    ADAPTER
+    + """
+
+import os, time
+
+
+def prepare():
+    if os.path.exists("@FLAG@"):
+        os.fork()
+        time.sleep(600)
+"""
+)
+
+
+def test_what_prepare_started_ends_with_a_fork_server_that_is_killed_meanwhile(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    forks = FORKS_IN_PREPARE.replace("@FLAG@", str(flag))
+    evaluator = LocalEvaluator(
+        write_task(tmp_path / "task", adapter=forks, extra="spares: 1", processes=2),
+        EvaluatorConfig(slots=1, retries=1),
+    )
+
+    async def use() -> list[int]:
+        async with evaluator:
+            await asyncio.to_thread(wait_for, lambda: len(children_of_a_fork_server()) == 1)
+            await asyncio.sleep(1.0)
+            flag.touch()
+            assert isinstance(await evaluator.evaluate(EvaluationJob("a", SEED, "validation")), Evaluation)
+            await asyncio.to_thread(wait_for, lambda: len(set(children_of_a_fork_server())) == 2)
+            started = sorted(set(children_of_a_fork_server()))
+            os.kill(min(set(fork_servers()) - set(started)), signal.SIGKILL)
+            await asyncio.to_thread(wait_for, lambda: not any(map(processes.resident_bytes, started)))
+            return started
+
+    assert len(asyncio.run(use())) == 2
+    assert fork_servers() == []
+
+
+def test_none_is_kept_where_the_evaluator_says_so(tmp_path: Path) -> None:
+    evaluator = LocalEvaluator(prepared(tmp_path, 2), ONE, spares=0)
+
+    async def use() -> Verdict:
+        async with evaluator:
+            verdict = await evaluator.evaluate(EvaluationJob("a", TELLS))
+            await asyncio.sleep(0.5)
+            assert children_of_a_fork_server() == []
+            return verdict
+
+    assert isinstance(asyncio.run(use()), Evaluation)
+
+
 def test_a_limit_counts_from_what_was_prepared(tmp_path: Path) -> None:
     keeps = ADAPTER + "\nHELD = []\n\n\ndef prepare():\n    HELD.append(bytearray(500 * 2**20))\n"
     source = "def solve(x):\n    held = bytearray(@MB@ * 2**20)\n    return float(x.sum())\n"

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -366,6 +367,9 @@ def test_what_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert absent.missing() == "deepseek needs no_such_module"
     with pytest.raises(ValueError, match=r"^deepseek needs no_such_module$"):
         absent.load()
+    monkeypatch.setitem(sys.modules, "gpu_eval.baselines.deepseek", None)
+    with pytest.raises(ValueError, match=r"^deepseek cannot be loaded: ModuleNotFoundError: .*None in sys.modules$"):
+        BASELINES["deepseek"].load()
     monkeypatch.setattr(registry, "shutil", SimpleNamespace(which=lambda name: None))
     assert BASELINES["heap_lpt_c"].missing() == "heap_lpt_c needs a C compiler (cc, gcc, clang)"
     with pytest.raises(ValueError, match=r"^no baseline 'none', expected one of deepseek, "):

@@ -18,7 +18,7 @@ from gpu_eval.bench_moe import MoeOptions
 from gpu_eval.bench_options import default_folder, programs_of, regimes_of, shapes_of
 from gpu_eval.maps import maps
 from gpu_eval.recorded import save_recorded
-from gpu_eval.registry import BASELINES
+from gpu_eval.registry import BASELINES, Baseline
 from gpu_eval.results import Interval, read_results
 from gpu_eval.shapes import SHAPES, Shape
 from gpu_eval.workloads import REGIMES, LoadTrace, generate
@@ -135,6 +135,50 @@ def test_what_is_no_placement_keeps_its_row_without_numbers():
         assert (row.same_balance, row.host_ms) == (None, None)
 
 
+def test_what_fails_on_the_device_costs_no_figure_of_the_host():
+    class Halting(Fixed):
+        def timed(self, weights, shape, grouped, device):
+            if device == "cuda":
+                raise RuntimeError("CUDA error: on\npurpose")
+            return super().timed(weights, shape, grouped, device)
+
+    row = measured(Halting(in_order()), one_problem(), "cuda")
+    assert (row.status, row.host_ms.median, row.device_ms) == ("ok", 1.0, None)
+    assert row.findings[1] == "not timed on the device: RuntimeError: CUDA error: on purpose"
+
+
+def test_a_baseline_that_breaks_costs_its_rows_alone():
+    class Broken(Fixed):
+        def answers(self, weights, shape, grouped):
+            raise OSError("no compiler")
+
+    assert measured(Broken(in_order()), one_problem(), "cpu").status == "OSError: no compiler"
+
+
+def test_without_the_yardstick_all_are_timed_beside_one_that_needs_torch_alone(monkeypatch):
+    broken = Baseline("heap_lpt", "nowhere", ("no_such_module",), True)
+    monkeypatch.setitem(bench_eplb.BASELINES, "heap_lpt", broken)
+    assert bench_eplb.yardstick().name == "paper_zigzag"
+    monkeypatch.setitem(bench_eplb.BASELINES, "heap_lpt", BASELINES["deepseek"])
+    assert bench_eplb.yardstick().name == "deepseek"
+
+
+def test_an_interrupted_bench_gives_the_rows_that_it_has(monkeypatch):
+    options = EplbOptions(regimes=("trt",), shapes=(FREE,), baselines=("paper_zigzag", "deepseek"), traces=1)
+    before = bench_eplb.measured
+
+    def stopping(rule, problem, device):
+        if rule.name == "deepseek":
+            raise KeyboardInterrupt
+        return before(Fixed(np.tile(np.arange(24) % 16, (2, 1))), problem, device)
+
+    monkeypatch.setattr(bench_eplb, "measured", stopping)
+    results = bench_eplb.run(options)
+    assert (len(results.eplb), results.settings["interrupted"]) == (1, "after 1 rows")
+    with pytest.raises(KeyboardInterrupt):
+        bench_eplb.run(EplbOptions(regimes=("trt",), shapes=(FREE,), baselines=("deepseek",), traces=1))
+
+
 def test_groups_stay_on_nodes_only_where_they_can():
     options = EplbOptions(regimes=("adrs",), shapes=(SMALL, FREE), traces=1)
     assert [(p.shape, p.grouped) for p in problems(options)] == [
@@ -154,7 +198,6 @@ def test_recorded_loads_are_rows_of_their_own_kind(tmp_path):
 
 def test_the_bench_of_balancers_from_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench_eplb, "YARDSTICK", "paper_zigzag")
-    monkeypatch.setattr("gpu_eval.bench_rules.YARDSTICK", "paper_zigzag")
     program = tmp_path / "mine.py"
     program.write_text(BASELINES["deepseek"].path.read_text())
     broken = tmp_path / "broken.py"
@@ -205,6 +248,23 @@ def test_the_bench_of_placement_from_end_to_end(tmp_path):
     assert all(len(latency.seconds[0]) == SMALL.gpus for latency in results.rank_latencies)
     assert [found.pairs for found in results.fidelity] == [2, 2]
     assert "not measured" in results.settings["cost model"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(RuntimeError("CUDA\nerror"), "RuntimeError: CUDA error"), (KeyboardInterrupt, "")]
+)
+def test_rows_by_the_model_outlive_what_goes_wrong_when_they_are_measured(error, said, tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise error
+
+    monkeypatch.setattr(bench_moe, "measure_rows", broken)
+    results = bench_moe.run(moe(tmp_path))
+    assert results.moe_placement[0].ratio_never == 1.0
+    assert results.rank_latencies == results.fidelity == ()
+    if said:
+        assert results.settings["not measured"] == f"heavy prefill: {said}; heavy decode: {said}"
+    else:
+        assert results.settings["interrupted"] == "after 1 rows"
 
 
 @pytest.mark.parametrize(

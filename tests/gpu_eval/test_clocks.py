@@ -1,7 +1,10 @@
-"""What nvidia-smi prints is read where it makes sense and never believed to."""
+"""What a driver says is read where it makes sense and never believed to."""
 
 import subprocess
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -77,3 +80,66 @@ def test_a_missing_broken_or_hanging_program_is_silence(tmp_path: Path, monkeypa
     monkeypatch.setattr(clocks.subprocess, "run", hang)
     monkeypatch.setattr(clocks.shutil, "which", lambda name: "nvidia-smi")
     assert ask_nvidia_smi("0") == ""
+
+
+class Nvml:
+    """The driver's library with one GPU; functions in `failing` return an error."""
+
+    def __init__(self, *failing: str) -> None:
+        self.failing = failing
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: bytes, device: Any) -> int:
+        device._obj.value = 7
+        return int("uuid" in self.failing or uuid != b"GPU-7")
+
+    def nvmlDeviceGetClockInfo(self, device: Any, kind: int, mhz: Any) -> int:
+        assert (device.value, kind) == (7, 1)
+        mhz._obj.value = 1980
+        return int("clock" in self.failing)
+
+    def nvmlDeviceGetTemperature(self, device: Any, sensor: int, celsius: Any) -> int:
+        assert (device.value, sensor) == (7, 0)
+        celsius._obj.value = 43
+        return int("temperature" in self.failing)
+
+
+def test_the_drivers_library_is_asked_before_nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clocks, "ask_nvidia_smi", lambda gpu: f"1755, {len(gpu)}")
+    for library, gpu, expected in (
+        (Nvml(), "GPU-7", ClockReading(1980, 43)),
+        (Nvml("temperature"), "GPU-7", ClockReading(1980, None)),
+        (Nvml("clock"), "GPU-7", ClockReading(1755, 5)),
+        (Nvml("uuid"), "GPU-7", ClockReading(1755, 5)),
+        (Nvml(), "0", ClockReading(1755, 1)),
+        (None, "GPU-7", ClockReading(1755, 5)),
+    ):
+        monkeypatch.setattr(clocks, "_nvml", lambda found=library: found)
+        assert parse_reading(clocks.ask_gpu(gpu)) == expected
+
+
+@pytest.mark.parametrize(
+    "library", [OSError("no such file"), SimpleNamespace(), SimpleNamespace(nvmlInit_v2=lambda: 9)]
+)
+def test_a_library_that_is_absent_foreign_or_does_not_start_is_none(
+    library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> Any:
+        if isinstance(library, Exception):
+            raise library
+        return library
+
+    monkeypatch.setattr(clocks.ctypes, "CDLL", load)
+    assert clocks._nvml.__wrapped__() is None
+
+
+def test_asking_that_takes_long_comes_to_an_end() -> None:
+    asked: list[str] = []
+
+    def ask(gpu: str) -> str:
+        asked.append(gpu)
+        time.sleep(0.02)
+        return "1980, 43"
+
+    log = ClockLog("GPU-1", ask, asking_s=0.03)
+    assert [log.read() for _ in range(4)][2:] == [None, None]
+    assert len(asked) <= 2

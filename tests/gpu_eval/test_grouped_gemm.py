@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ torch = pytest.importorskip("torch")
 from gpu_eval import grouped_gemm  # noqa: E402
 from gpu_eval.grouped_gemm import DTYPES, Groups, choose_kernel, random_weights, reference, run_experts  # noqa: E402
 from gpu_eval.shapes import ExpertSize  # noqa: E402
+from tests.gpu_eval.recorded_gpu import RecordedGpu  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -86,6 +89,49 @@ def test_a_kernel_that_gives_wrong_numbers_or_fails_is_passed_over_with_the_reas
     monkeypatch.setattr(grouped_gemm, "_mm_loop", fail)
     with pytest.raises(ValueError, match=r"no grouped GEMM in bf16 on cpu: grouped_mm: RuntimeError"):
         choose_kernel(CPU, "bf16")
+
+
+def test_on_a_gpu_a_product_comes_from_a_graph_whose_work_ran_before_on_its_stream(monkeypatch):
+    gpu = RecordedGpu(monkeypatch)
+
+    def call():
+        gpu.note("call", gpu.current.name)
+        return torch.ones(2)
+
+    assert grouped_gemm._from_a_graph(call, CPU).tolist() == [1.0, 1.0]
+    assert gpu.calls == [
+        ("new", 0),
+        ("wait", "side", "current"),
+        ("call", "side"),
+        ("capture", 0, None, "side"),
+        ("call", "side"),
+        ("captured",),
+        ("replay", 0),
+        ("synchronize",),
+    ]
+
+
+def test_a_kernel_that_no_graph_holds_is_passed_over_and_the_stream_stays(monkeypatch):
+    gpu = RecordedGpu(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(grouped_gemm.Groups, "of", classmethod(lambda cls, sizes, device: None))
+    monkeypatch.setattr(grouped_gemm, "_random_matrices", lambda *_args: None)
+    monkeypatch.setattr(torch, "Generator", lambda _device: SimpleNamespace(manual_seed=lambda seed: None))
+    monkeypatch.setattr(torch, "randn", lambda *_sizes, **_options: torch.ones(1))
+    monkeypatch.setattr(grouped_gemm, "reference", lambda *_args: torch.ones(1))
+    calls = []
+
+    def waiting(*_args):
+        calls.append(gpu.current.name)
+        if len(calls) == 2:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return torch.ones(1)
+
+    monkeypatch.setattr(grouped_gemm, "_grouped_mm", waiting)
+    monkeypatch.setattr(grouped_gemm, "_mm_loop", lambda *_args: torch.ones(1))
+    kernel = choose_kernel(torch.device("cuda"), "bf16")
+    assert (kernel.name, calls, gpu.current.name) == ("mm_loop", ["side", "side"], "current")
+    assert kernel.rejected == ("grouped_mm: RuntimeError: operation not permitted when stream is capturing",)
 
 
 def test_a_torch_without_grouped_gemms_loops(monkeypatch):

@@ -1,4 +1,3 @@
-import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +7,7 @@ torch = pytest.importorskip("torch")
 from gpu_eval import device_memory, moe_ranks  # noqa: E402
 from gpu_eval.moe_ranks import MoeRanks  # noqa: E402
 from gpu_eval.shapes import EXPERT_SIZES, ExpertSize  # noqa: E402
+from tests.gpu_eval.recorded_gpu import RecordedGpu  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -51,8 +51,8 @@ def test_tokens_that_do_not_fit_the_slots_are_refused():
 
 def test_what_the_device_cannot_hold_is_refused_before_it_is_asked_for(monkeypatch):
     monkeypatch.setattr(device_memory, "free_bytes", lambda device: 300_000)
-    with pytest.raises(ValueError, match=r"^4 sets of 9 tiny experts takes .* GiB free; take fewer weight_sets$"):
-        MoeRanks(TINY, 9)
+    with pytest.raises(ValueError, match=r"^2 sets of 18 tiny experts takes .* GiB free; take fewer weight_sets$"):
+        MoeRanks(TINY, 18)
     ranks = MoeRanks(TINY, 2, weight_sets=1)
     with pytest.raises(ValueError, match=r"^a rank of 40000 tokens takes .*; bring fewer tokens per GPU$"):
         ranks.seconds([40_000, 0])
@@ -89,63 +89,34 @@ def test_what_makes_no_rank_is_refused_in_one_line(size, slots, device, options,
     assert "\n" not in str(caught.value)
 
 
-@pytest.fixture
-def recorded_gpu(monkeypatch):
-    """torch.cuda as far as replays use it, writing down the order of calls; events read 1, 2, 3 ... ms."""
-    calls = []
-    times = iter(range(1, 100))
-
-    class Graph:
-        def __init__(self):
-            self.number = sum(call[0] == "new" for call in calls)
-            calls.append(("new", self.number))
-
-        def replay(self):
-            calls.append(("replay", self.number))
-
-        def pool(self):
-            return (self.number, 0)
-
-    class Event:
-        def __init__(self, enable_timing):
-            assert enable_timing
-
-        def record(self):
-            calls.append(("record",))
-
-        def elapsed_time(self, _end):
-            return next(times)
-
-    @contextlib.contextmanager
-    def capture(graph, pool, stream):
-        calls.append(("capture", graph.number, pool, stream))
-        yield
-
-    fake = {
-        "CUDAGraph": Graph,
-        "Event": Event,
-        "graph": capture,
-        "device": lambda _device: contextlib.nullcontext(),
-        "synchronize": lambda: calls.append(("synchronize",)),
-    }
-    for name, value in fake.items():
-        monkeypatch.setattr(moe_ranks.torch.cuda, name, value)
-    return calls
-
-
-def test_on_a_gpu_each_set_is_captured_once_into_one_pool_and_replayed_between_events_after_a_flush(recorded_gpu):
+def test_on_a_gpu_each_set_is_captured_once_into_one_pool_and_replayed_between_events_after_a_flush(monkeypatch):
     ranks = MoeRanks(TINY, 2, replays=3, weight_sets=2)
-    ranks._stream = "side"
-    ranks._flush = SimpleNamespace(zero_=lambda: recorded_gpu.append(("flush",)))
+    gpu = RecordedGpu(monkeypatch)
+    ranks._stream = torch.cuda.Stream(ranks.device)
+    ranks._flush = SimpleNamespace(zero_=lambda: gpu.outside("flush"))
+    sets = [id(weights) for weights in ranks._weights]
+    run = ranks._run
+
+    def noted(rows, groups, weights):
+        gpu.note("run", gpu.current.name, len(rows), sets.index(id(weights)))
+        return run(rows, groups, weights)
+
+    monkeypatch.setattr(ranks, "_run", noted)
     rows = ranks._take_rows(4)
     seconds = ranks._replay(rows, moe_ranks.Groups.of([1, 3], torch.device("cpu")))
     assert seconds.tolist() == [0.001, 0.002, 0.003]
     timed = [call for number in (0, 1, 0) for call in (("flush",), ("record",), ("replay", number), ("record",))]
-    assert recorded_gpu == [
+    assert gpu.calls == [
+        ("wait", "side", "current"),
+        ("run", "side", 4, 0),
         ("new", 0),
         ("capture", 0, None, "side"),
+        ("run", "side", 4, 0),
+        ("captured",),
         ("new", 1),
         ("capture", 1, (0, 0), "side"),
+        ("run", "side", 4, 1),
+        ("captured",),
         ("replay", 0),
         ("replay", 1),
         *timed,

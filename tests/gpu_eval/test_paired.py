@@ -1,11 +1,13 @@
 """Pairs become a ratio with an interval that says how well it is known."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_eval.paired import Pair, Timing, caches, paired_timing, secret_pattern
+from gpu_eval.paired import PROBES, Pair, Timing, caches, paired_timing, probe_cache, secret_pattern
 
 
 def noisy(count: int, spread: float, ratio: float = 0.5) -> list[Pair]:
@@ -84,3 +86,39 @@ def test_a_cache_is_faster_beyond_noise() -> None:
     assert caches((0.5 + 0.1 * rng.normal(size=8)).tolist())
     assert not caches((0.99 + 0.01 * rng.normal(size=8)).tolist()), "less than three percent"
     assert not caches((0.95 + 0.3 * rng.normal(size=8)).tolist()), "within noise"
+
+
+@given(st.lists(st.floats(0.01, 2), min_size=PROBES - 2, max_size=PROBES - 2), st.floats(0.97, 2), st.floats(0.97, 2))
+def test_two_repeats_that_are_no_faster_settle_that_there_is_no_cache(others: list[float], a: float, b: float) -> None:
+    assert not caches([*others, a, b])
+
+
+def test_a_cache_is_looked_for_no_longer_than_it_can_be_there() -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def honest(values: tuple[int, ...]) -> float:
+        asked.append(values)
+        return 1.0
+
+    assert probe_cache(honest, 5) is None
+    assert len(asked) == 6
+    assert asked[0] == asked[2] != asked[1]
+    assert len({sum(values) for values in asked[:3]}) == 1, "one load for both"
+
+    def remembering(values: tuple[int, ...]) -> float:
+        asked.append(values)
+        return 1.0 if asked.count(values) == 1 else 0.5
+
+    asked.clear()
+    assert "50% faster" in str(probe_cache(remembering, 5))
+    assert len(asked) == 2 * 3 * PROBES
+
+
+def test_noise_that_only_slows_looks_like_no_cache() -> None:
+    accused = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        accused += probe_cache(lambda values, rng=rng: 1 + rng.exponential(0.5), seed) is not None
+    assert accused == 0
+    cold = itertools.cycle([1.3, 1.0, 1.0])
+    assert probe_cache(lambda values: next(cold), 0) is None

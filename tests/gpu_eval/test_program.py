@@ -250,11 +250,17 @@ def test_a_launcher_that_does_not_start_is_said(tmp_path: Path) -> None:
 def test_secrets_of_the_environment_stay_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     monkeypatch.setenv("TRITON_CACHE_DIR", "/cache")
+    monkeypatch.setenv("PYTHONPATH", "/site")
     wanted = ("OPENAI_API_KEY", "TRITON_CACHE_DIR", "OMP_NUM_THREADS")
-    tail = f"channel.send({{'error': ' '.join(str(os.environ.get(name)) for name in {wanted!r})}})"
+    # Our folder comes first: what a program is run by must not be another copy.
+    tail = f"""
+    ours, theirs = os.environ["PYTHONPATH"].split(os.pathsep)
+    told = [os.environ.get(name) for name in {wanted!r}]
+    channel.send({{'error': f"{{told}} {{theirs}} {{os.path.isdir(os.path.join(ours, 'gpu_eval'))}}"}})
+    """
     with misbehaving(tmp_path, tail) as process:
         process.load()
-        with pytest.raises(ProgramError, match="program: None /cache 1"):
+        with pytest.raises(ProgramError, match=r"program: \[None, '/cache', '1'\] /site True"):
             process.call(LOADS, SHAPE)
 
 
@@ -311,11 +317,13 @@ def test_the_figure_is_the_childs_within_the_parents_bound_on_the_device() -> No
 @pytest.mark.parametrize(
     ("rounds", "caught"),
     [
-        ([(0.11, 0.05), (0.11, 0.1)], True),
-        ([(0.11, 0.05), (0.11, 0.1), (0.11, 0.1)], False),
-        ([(0.015, 0.001)], False),
-        ([(1.01, 0.95)], False),
-        ([(0.0175, 0.001)], False),
+        ([(0.11, 0.05), (0.11, 0.1)] * 6, True),
+        ([(0.11, 0.05), (0.11, 0.1), (0.11, 0.1)] * 6, False),
+        ([(0.11, 0.05)] * 6, True),
+        ([(0.11, 0.05)] * 5, False),
+        ([(0.015, 0.001)] * 6, False),
+        ([(1.01, 0.95)] * 6, False),
+        ([(0.0175, 0.001)] * 6, False),
     ],
 )
 def test_a_child_that_tells_less_time_in_half_of_its_rounds_is_found(rounds: Any, caught: bool) -> None:

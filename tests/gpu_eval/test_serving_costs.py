@@ -95,13 +95,28 @@ def test_copies_take_what_the_busiest_end_of_each_layer_takes() -> None:
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(shapes, st.integers(0, 2**32))
-def test_a_layer_by_itself_is_copied_as_fast_as_the_network_says(shape, seed) -> None:
+def test_every_layer_is_copied_as_fast_as_if_it_were_alone(shape, seed) -> None:
     rng = np.random.default_rng(seed)
-    shape = replace(shape, layers=1)
+    alone = replace(shape, layers=1)
     old, new = placements(shape, rng), placements(shape, rng)
-    seconds, fetched = copy_seconds(plan_moves(old, new, shape), shape, 10**8, NETWORK)
-    assert seconds[0] == pytest.approx(move_seconds(old, new, shape, 10**8, NETWORK))
-    assert (fetched[0] > 0) == (seconds[0] > 0)
+    costs = served(shape)
+    seconds, fetched = costs.copying(old, new)
+    each = [
+        move_seconds(old[[layer]], new[[layer]], alone, costs.config.bytes_per_expert, NETWORK)
+        for layer in range(shape.layers)
+    ]
+    assert seconds.tolist() == pytest.approx(each)
+    assert ((fetched > 0) == (seconds > 0)).all()
+
+
+def test_a_gpu_that_sent_for_one_layer_is_as_good_as_others_for_the_next() -> None:
+    """GPUs 0 and 1 hold expert 0 in both layers. In each, GPUs 2 and 3 fetch it: one from each of the two."""
+    shape = Shape(3, 3, 8, 4)
+    old = np.array([[0, 1, 1, 2, 1, 2, 1, 2], [0, 1, 0, 2, 1, 2, 1, 2], [0, 1, 0, 2, 1, 2, 1, 2]])
+    new = np.array([[0, 1, 1, 2, 0, 2, 0, 2], [0, 1, 0, 2, 0, 2, 0, 2], [0, 1, 0, 2, 0, 2, 0, 2]])
+    apart = plan_moves(old, new, shape, layer_by_layer=True)
+    assert apart.source.tolist() == [0, 0, 0, 1, 0, 1]
+    assert plan_moves(old, new, shape).source.tolist() == [0, 0, 1, 1, 0, 1]
 
 
 def test_steps_of_many_samples_are_those_of_each_alone() -> None:

@@ -10,10 +10,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from gpu_eval.call_watch import tensors_in, thread_ids  # noqa: E402
+from gpu_eval.call_watch import CallWatch, tensors_in, thread_ids  # noqa: E402
+from gpu_eval.findings import Findings  # noqa: E402
 from gpu_eval.invariants import PlacementError  # noqa: E402
 from gpu_eval.paired import PairedTiming  # noqa: E402
-from gpu_eval.timing import Instruments, fresh, time_pairs  # noqa: E402
+from gpu_eval.timing import Instruments, _Bench, _Side, fresh, time_pairs  # noqa: E402
 
 LOAD = np.arange(24, dtype=np.int64).reshape(2, 12) * 1000
 MS = 1_000_000
@@ -134,6 +135,8 @@ def test_an_answer_from_memory_is_found() -> None:
     assert found(timing) == ["cached results"]
     assert "90% faster" in timing.findings[0]
     assert timing.candidate.median_s == pytest.approx(0.01), "no timed call sees values twice"
+    memory.clear()
+    assert timed(remembering, clock=clock, probe=False).findings == ()
 
 
 def test_a_buffer_that_the_next_call_overwrites_is_found() -> None:
@@ -211,6 +214,50 @@ def test_a_thread_of_the_warm_up_is_none() -> None:
     finally:
         ends.set()
         pool[0].join()
+
+
+def test_threads_that_watching_starts_are_not_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive = {1}
+    findings = Findings()
+    watch = CallWatch(findings, lambda: None, lambda: frozenset(alive))
+    monkeypatch.setattr(watch, "_copy", lambda tensor: alive.add(len(alive) + 1) or tensor.clone())
+    weight = torch.ones(2, 3)
+    for _ in range(2):
+        watch.before(weight)
+        watch.after((weight + 1,))
+    assert findings.sentences() == ()
+
+
+def test_on_a_gpu_the_clock_runs_between_two_waits_and_events_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, stream: str) -> None:
+            seen.append(f"record on {stream}")
+
+        def elapsed_time(self, end: Any) -> float:
+            return 3.0
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: seen.append("wait"))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "current")
+    clock = Clock()
+
+    def noting() -> int:
+        seen.append("clock")
+        return clock.now
+
+    bench = _Bench([LOAD], torch.device("cpu"), Instruments(clock=noting))
+    bench.cuda = True
+    side = _Side(lambda weight: seen.append("call"), bench, None, "")
+    side.call((0,))
+    assert seen == ["wait", "clock", "call", "wait", "clock"]
+    seen.clear()
+    assert side.events((0,)) == 0.003
+    assert seen == ["wait", "record on current", "call", "record on current", "wait"]
 
 
 @pytest.mark.parametrize("touch", [lambda w: w.add_(1), lambda w: w.numpy().fill(0)])

@@ -141,6 +141,36 @@ for path, read in (({str(task)!r} + "/judge.py", open), ("/etc/shadow", open), (
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.parametrize("place", ["task", "secrets"])
+def test_a_link_in_the_place_of_the_folder_brings_nothing_in(slot: Slot, place: str) -> None:
+    folder = slot.evaluator._task.folder.parent / place
+    folder.mkdir(exist_ok=True)
+    (folder / "secret").write_text("s3cr3t")
+    verdict = slot.judge(
+        f"{HEAD}def build(folder):\n    os.rmdir(folder)\n    os.symlink({str(folder)!r}, folder)\n{SEED}"
+    )
+    assert isinstance(verdict, Failure), verdict
+    assert verdict.kind == FailureKind.OUTPUT
+    assert verdict.detail.startswith("build: the folder cannot be kept")
+
+
+def test_processes_of_a_build_share_its_memory(slot: Slot) -> None:
+    shares = """
+def build(folder):
+    for _ in range(3):
+        if os.fork() == 0:
+            break
+    held = bytearray(200 * 2**20)
+    for at in range(0, len(held), 4096):
+        held[at] = 1
+    time.sleep(5)
+"""
+    verdict = slot.judge(HEAD + shares + SEED)
+    assert isinstance(verdict, Failure), verdict
+    told = "build: more than 512 MB of memory (limits.build_memory_mb)"
+    assert (verdict.kind, verdict.detail) == (FailureKind.MEMORY, told)
+
+
 POISONS = """
 import os
 
