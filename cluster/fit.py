@@ -156,7 +156,7 @@ def fit(
     placed = _place_engines(rooms, needs)
     if any(placed[need.name] < need.replicas for need in needs):
         raise UsageError(_refusal(nodes, needs, placed))
-    gpu_slots, in_turns = _gpu_slots(rooms, config, [stage for stage in stages if stage.gpus], needs)
+    gpu_slots, in_turns = _gpu_slots(rooms, config, stages, needs)
     left = tuple(_remainder(room) for room in rooms)
     cpu_slots = _cpu_slots(rooms, config, [stage for stage in stages if not stage.gpus])
     held = sum(node.gpus for node in nodes) - sum(node.gpus for node in left)
@@ -226,9 +226,10 @@ def _place_engines(rooms: Sequence[_Room], needs: Sequence[EngineNeed]) -> dict[
 
 
 def _gpu_slots(
-    rooms: Sequence[_Room], config: RunConfig, stages: Sequence[Stage], needs: Sequence[EngineNeed]
+    rooms: Sequence[_Room], config: RunConfig, all_stages: Sequence[Stage], needs: Sequence[EngineNeed]
 ) -> tuple[dict[str, int], bool]:
     """Slots that serve every GPU stage, by node, and whether one takes turns with the engines instead."""
+    stages = [stage for stage in all_stages if stage.gpus]
     if not stages:
         return {}, False
     gpus, cpus = max(stage.gpus for stage in stages), max(stage.cpus for stage in stages)
@@ -246,6 +247,10 @@ def _gpu_slots(
         raise UsageError(f"no node has {_slot(cpus, 0, memory)} left for stage {stages[-1].name}, beside the engines")
     asked = f"{wanted or 1} slot{'s' * ((wanted or 1) > 1)} of {_slot(cpus, gpus, memory)}"
     turns = " and pool.one_gpu is never" if held and config.pool.one_gpu == "never" else ""
+    if not any(room.node.gpus for room in rooms):
+        before = [stage.name for stage in all_stages if not stage.gpus]
+        end = f"; a search can end with stage {before[-1]}: --last-stage {before[-1]}" if before else ""
+        raise UsageError(f"stage {stages[-1].name} needs {asked}, this cluster has no GPU{end}")
     raise UsageError(
         f"stage {stages[-1].name} needs {asked}, the engines ({_listed(needs)}) leave room for {slots}{turns}: "
         "lower replicas in pool.models or evaluator.gpu_slots, or add GPUs"

@@ -6,10 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done; 1 a check failed; 2 wrong use, one line that says what would be right."""
+    """Exit codes: 0 done; 1 a check failed; 2 wrong use, one line that says what would be right; 130 interrupted, of
+    a bench with the rows that it had by then."""
     given = _parser().parse_args(arguments)
     try:
         code: int = given.call(given)
@@ -22,8 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, without its whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("gpu_eval", description="Benches of expert load balancing and MoE placement.")
+    parser = _Parser("gpu_eval", description="Benches of expert load balancing and MoE placement.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     bench = commands.add_parser("bench", help="measure all baselines and given programs; writes results and a page")
     bench.add_argument("bench", choices=("eplb", "moe_placement"))
@@ -56,7 +65,7 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
 def _bench(given: argparse.Namespace) -> int:
     from gpu_eval.bench_options import run_bench
 
-    run_bench(
+    results = run_bench(
         given.bench,
         device=given.device,
         candidates=given.candidates,
@@ -70,7 +79,7 @@ def _bench(given: argparse.Namespace) -> int:
         told=lambda line: print(line, file=sys.stderr, flush=True),
         show=print,
     )
-    return 0
+    return 130 if "interrupted" in results.settings else 0
 
 
 def _selftest(given: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gpu_eval.report import write_results
+from gpu_eval.environment import environment
+from gpu_eval.report import check_folder, write_results
 from gpu_eval.results import Bench, Device, Results
 from gpu_eval.shapes import SHAPES, Shape
 from gpu_eval.tables import text_table
@@ -35,9 +36,10 @@ def run_bench(
     told: Callable[[str], None],
     show: Callable[[str], None],
 ) -> Results:
-    """Run one bench, write its folder, and `show` the tables. `told` hears what happens meanwhile.
+    """Run one bench, `show` the tables, and write its folder. `told` hears what happens meanwhile.
 
-    Raises ValueError, one line, for what cannot be measured; then nothing is written.
+    Raises ValueError, one line, for what cannot be measured, and for a folder that cannot be written before anything
+    is measured; then nothing is written.
     """
     if loads is not None and regimes:
         raise ValueError("--loads and --regime exclude each other: recorded loads are of no regime")
@@ -46,9 +48,11 @@ def run_bench(
     if seed < 0:
         raise ValueError(f"--seed {seed}: expected at least 0")
     entries = ("rebalance_experts",) if bench == "eplb" else ("init", "step")
-    chosen = programs_of(candidates, entries)
+    chosen, on = programs_of(candidates, entries), device_of(device)
+    folder = out or default_folder(bench, environment(on))
+    check_folder(folder)
     common: dict[str, Any] = {
-        "device": device_of(device),
+        "device": on,
         "regimes": regimes_of(regimes, quick),
         "shapes": shapes_of(shapes, quick),
         "programs": chosen,
@@ -58,9 +62,8 @@ def run_bench(
         "launcher": launcher,
     }
     results = _run_eplb(common, quick, told) if bench == "eplb" else _run_moe(common, quick, bool(shapes), told)
-    paths = write_results(results, out or default_folder(bench, results.environment))
     show(text_table(results))
-    for path in paths:
+    for path in write_results(results, folder):
         told(f"wrote {path}")
     return results
 

@@ -120,7 +120,8 @@ def _moves_against_gain(rows: Sequence[MoePlacementRow]) -> list[Plot]:
 
 
 def _latency_by_rank(rows: Sequence[RankLatency]) -> list[Plot]:
-    """A box over ranks of the time each is busy in a step; the diamond is the step: the sum of each layer's slowest."""
+    """A box over ranks of the time each is busy in the layers; the diamond: the sum of each layer's slowest rank, which
+    is the step where the layers are all of it."""
     made = []
     for (source, regime, shape, phase, stage), group in _latencies(rows):
         figure = graph_objects.Figure()
@@ -133,12 +134,13 @@ def _latency_by_rank(rows: Sequence[RankLatency]) -> list[Plot]:
                 y=[float(milliseconds.max(axis=1).sum())],
                 mode="markers",
                 marker={"symbol": "diamond", "size": 10, "color": "black"},
-                hovertext=f"{name}: step",
+                hovertext=f"{name}: slowest rank of each layer",
                 showlegend=False,
             )
-        figure.update_yaxes(title_text="ms per step", rangemode="tozero")
+        figure.update_yaxes(title_text=f"ms, {_layers(group)}", rangemode="tozero")
         _sized(figure, 1)
-        made.append(Plot(f"Step latency by rank: {regime}, {shape}, {phase}, {stage}, {source} loads", figure))
+        where = f"{regime}, {shape}, {phase}, {stage}, {source} loads"
+        made.append(Plot(f"Latency by rank (diamond: slowest of each layer): {where}", figure))
     return made
 
 
@@ -152,7 +154,7 @@ def _latency_maps(rows: Sequence[RankLatency]) -> list[Plot]:
             figure.add_trace(graph_objects.Heatmap(z=milliseconds, coloraxis="coloraxis"), **_cell(number))
         figure.update_layout(coloraxis={"colorscale": "Viridis", "colorbar": {"title": {"text": "ms"}}})
         figure.update_xaxes(title_text="rank")
-        figure.update_yaxes(title_text="layer", autorange="reversed")
+        figure.update_yaxes(title_text=_layers(group), autorange="reversed")
         made.append(Plot(f"Latency of ranks and layers: {regime}, {shape}, {phase}, {stage}, {source} loads", figure))
     return made
 
@@ -230,6 +232,12 @@ def _distinct(bounds: Iterable[float | None]) -> list[float]:
 def _cell(panel: int) -> dict[str, int]:
     """Row and column, from 1, of the panel with that number, from 0."""
     return {"row": panel // _COLUMNS + 1, "col": panel % _COLUMNS + 1}
+
+
+def _layers(rows: Sequence[RankLatency]) -> str:
+    """How many there are, since they may be a sample."""
+    counts = sorted({len(row.seconds) for row in rows})
+    return f"{' or '.join(map(str, counts))} layer{'s' * (counts != [1])} measured"
 
 
 def _latencies(

@@ -22,10 +22,24 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2em; color: #222; backgrou
 h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; }
 .banner { background: #b00020; color: #fff; padding: .6em 1em; font-weight: bold; }
 .scroll { overflow-x: auto; }
+.legend { max-width: 60em; font-size: 13px; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid #ddd; padding: .25em .6em; text-align: left; white-space: nowrap; }
 th { border-bottom: 2px solid #888; }
 """
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ValueError, one line, where `write_results` could not write: to be asked before hours of measuring.
+
+    Nothing is made.
+    """
+    folder = Path(folder).absolute()
+    there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise ValueError(f"{folder}: cannot write results: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder}: cannot write results: {there} is not writable")
 
 
 def write_results(results: Results, folder: Path) -> tuple[Path, Path]:
@@ -73,7 +87,8 @@ def _table(table: Table) -> str:
     head = "".join(f"<th>{_safe(column)}</th>" for column in table.columns)
     body = "\n".join("<tr>" + "".join(f"<td>{_safe(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     return (
-        f'<h2>{_safe(table.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
+        f'<h2>{_safe(table.title)}</h2><p class="legend">{_safe(table.legend)}</p>'
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
         f"<tbody>{body}</tbody></table></div>"
     )
 

@@ -77,7 +77,8 @@ class EplbRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoePlacementRow:
-    """One program over one trace: `total_s` is steps, decisions and moves together."""
+    """One program over one trace: `total_s` is `steps_s` and `moves_s` together. Decisions run beside the steps: they
+    delay a change and add nothing."""
 
     program: str
     kind: Kind
@@ -92,8 +93,9 @@ class MoePlacementRow:
     steps_s: float | None = None
     decisions_s: float | None = None
     moves_s: float | None = None
+    """By which moves lengthened steps; what hides behind them is not in it."""
     moved_gib_per_gpu: float | None = None
-    """Received by the busiest GPU over the whole trace."""
+    """Expert weights that a GPU received over the whole trace, mean over GPUs."""
     p99_step_s: float | None = None
     """99th percentile of a step with what stalled it."""
     ratio_never: float | None = None
@@ -105,7 +107,8 @@ class MoePlacementRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankLatency:
-    """Seconds of every rank in every layer of one step: `seconds[layer][rank]`."""
+    """Seconds of every rank in the layers of a step, or in layers drawn from steps of several windows:
+    `seconds[layer][rank]`."""
 
     program: str
     source: Source
@@ -135,7 +138,7 @@ class Fidelity:
     spearman: float | None
     """Rank correlation; None for fewer than two pairs, 0 where all of one side are equal."""
     median_error: float | None = None
-    """Median of |cheap / dear - 1|."""
+    """Median of |cheap / dear - 1|; None where the two are of different experts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

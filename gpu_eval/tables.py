@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
+from gpu_eval import legends
 from gpu_eval.results import OK, EplbRow, Fidelity, Interval, MoePlacementRow, MultiGpuRow, Results, Source
 
 CPU_BANNER = "measured on CPU: not a statement about GPUs"
 _NONE = "-"
+_LEGEND_WIDTH = 120
 _WIDEST = 40
 """Characters of a terminal's column; the last one, notes, is not cut."""
 
@@ -24,11 +27,16 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    legend: str
+    """What the columns are, in which unit, and which way is better; plain text, ours."""
 
 
 def banner(results: Results) -> str | None:
     """What must stand above every rendering, or None."""
-    return CPU_BANNER if results.device == "cpu" else None
+    cut_short = results.settings.get("interrupted")
+    said = [CPU_BANNER] if results.device == "cpu" else []
+    said += [f"interrupted {cut_short}: not complete"] if cut_short else []
+    return "; ".join(said) or None
 
 
 def tables(results: Results) -> list[Table]:
@@ -71,7 +79,7 @@ def environment_lines(results: Results) -> list[str]:
 
 def text_table(results: Results) -> str:
     """For a terminal: columns aligned, control characters replaced, no escape codes; ends with a newline."""
-    parts = [] if banner(results) is None else [f"*** {banner(results)} ***"]
+    parts = [] if banner(results) is None else [_printable(f"*** {banner(results)} ***")]
     parts.append("\n".join(_printable(line) for line in environment_lines(results)))
     parts += [_aligned(table) for table in tables(results)]
     return "\n\n".join(parts) + "\n"
@@ -79,12 +87,12 @@ def text_table(results: Results) -> str:
 
 def markdown_table(results: Results) -> str:
     """For a document: the same tables in GitHub's Markdown."""
-    parts = [] if banner(results) is None else [f"**{banner(results)}**"]
+    parts = [] if banner(results) is None else [f"**{_markdown(banner(results) or '')}**"]
     parts.append("\n".join(f"- {_markdown(line)}" for line in environment_lines(results)))
     for table in tables(results):
         lines = [table.columns, ("---",) * len(table.columns), *table.rows]
         body = "\n".join("| " + " | ".join(_markdown(cell) for cell in line) + " |" for line in lines)
-        parts.append(f"### {_markdown(table.title)}\n\n{body}")
+        parts.append(f"### {_markdown(table.title)}\n\n{_markdown(table.legend)}\n\n{body}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -126,7 +134,7 @@ def _eplb(source: Source, rows: Sequence[EplbRow]) -> Table:
         )
         for row in rows
     ]
-    return Table(f"Rebalancing, {source} loads (balance per GPU; 1 is even)", columns, tuple(cells))
+    return Table(f"Rebalancing, {source} loads", columns, tuple(cells), legends.EPLB)
 
 
 def _moe_placement(source: Source, rows: Sequence[MoePlacementRow]) -> Table:
@@ -169,7 +177,7 @@ def _moe_placement(source: Source, rows: Sequence[MoePlacementRow]) -> Table:
         )
         for row in rows
     ]
-    return Table(f"Placement over time, {source} loads (ratios of total time; less is better)", columns, tuple(cells))
+    return Table(f"Placement over time, {source} loads", columns, tuple(cells), legends.MOE_PLACEMENT)
 
 
 def _multi_gpu(source: Source, rows: Sequence[MultiGpuRow]) -> Table:
@@ -206,7 +214,7 @@ def _multi_gpu(source: Source, rows: Sequence[MultiGpuRow]) -> Table:
         )
         for row in rows
     ]
-    return Table(f"Several processes, {source} loads", columns, tuple(cells))
+    return Table(f"Several processes, {source} loads", columns, tuple(cells), legends.MULTI_GPU)
 
 
 def _fidelity(source: Source, rows: Sequence[Fidelity]) -> Table:
@@ -223,7 +231,8 @@ def _fidelity(source: Source, rows: Sequence[Fidelity]) -> Table:
         )
         for row in rows
     ]
-    return Table(f"How well one measurement foretells another, {source} loads", columns, tuple(cells))
+    title = f"How well one measurement foretells another, {source} loads"
+    return Table(title, columns, tuple(cells), legends.FIDELITY)
 
 
 def _name(row: EplbRow | MoePlacementRow) -> str:
@@ -278,7 +287,7 @@ def _aligned(table: Table) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([_printable(table.title), *shown])
+    return "\n".join([_printable(table.title), *wrap(table.legend, _LEGEND_WIDTH), *shown])
 
 
 def _markdown(text: str) -> str:

@@ -180,7 +180,7 @@ def _gpu_bench(
     from gpu_eval.bench_options import run_bench
 
     try:
-        run_bench(
+        results = run_bench(
             bench,
             device=device,
             candidates=candidates or [],
@@ -197,6 +197,8 @@ def _gpu_bench(
         )
     except ValueError as error:
         raise UsageError(" ".join(str(error).split())) from None
+    if "interrupted" in results.settings:
+        raise typer.Exit(130)
 
 
 def _jailed(bench: Bench, programs: list[Path]) -> tuple[str, ...]:

@@ -92,7 +92,11 @@ def run(
     loaded = told(loaded, chosen)
     warm_starts = [str(Path(name).expanduser().absolute()) for name in warm_start or []]
     seeds = planted_seeds(loaded, warm_starts, chosen)
-    # What is wrong with the task is said before a folder is made.
+    # What is wrong with the task, or missing on the machine, is said before a folder is made.
+    if local:
+        from adrs_ray.evaluator.staged import local_evaluator
+
+        local_evaluator(loaded, chosen.evaluator)
     notes = [*split_notes(loaded), *model_notes(chosen)]
     path = out or _default_folder(loaded.name)
     folder = RunFolder.create(path, chosen, task_reference(task), local, warm_start=warm_starts)

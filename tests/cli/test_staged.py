@@ -69,7 +69,9 @@ def test_a_run_without_its_gpu_is_refused_in_one_line(searched, tmp_path):
     task, _ = searched
     told = adrs("run", task, "--local", "--out", tmp_path / "run", env={"CUDA_VISIBLE_DEVICES": ""})
     assert told.returncode == 2
-    assert "stage measured of task staged needs 1 GPU, this machine shows none" in told.stderr.splitlines()[-1]
+    assert told.stderr.count("\n") == 1
+    assert "stage measured of task staged needs 1 GPU, this machine shows none" in told.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_may_end_with_the_stage_for_which_there_is_a_machine(searched, tmp_path):

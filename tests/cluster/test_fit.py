@@ -89,6 +89,19 @@ def test_engines_that_never_yield_leave_no_evaluator_and_are_refused():
     assert fit([node(gpus=2)], split, [CPU_STAGE]).cpu_slots == 60
 
 
+def test_without_a_gpu_the_stage_to_end_with_is_told():
+    for stages, says in (
+        (
+            [CPU_STAGE, GPU_STAGE],
+            "this cluster has no GPU; a search can end with stage simulated: --last-stage simulated",
+        ),
+        ([GPU_STAGE], "this cluster has no GPU"),
+    ):
+        with pytest.raises(UsageError) as refusal:
+            fit([node(gpus=0)], RunConfig(), stages)
+        assert str(refusal.value) == f"stage measured needs 1 slot of 1 GPU and 1 CPU, {says}"
+
+
 def test_more_gpu_slots_than_are_left_are_refused():
     split = config({"split": {"small": (6, 1)}}, evaluator={"gpu_slots": 3})
     with pytest.raises(UsageError, match=r"3 slots of 1 GPU.*leave room for 2"):

@@ -88,14 +88,33 @@ def test_words_of_the_command_line_name_regimes_shapes_and_programs(tmp_path):
         (["--entries-per-window", "3"], "give --loads, too"),
         (["--loads", "gone.npz"], "gone.npz"),
         (["--seed", "-1"], "--seed -1: expected at least 0"),
+        (["--seed", "x"], "argument --seed: invalid int value: 'x'"),
+        (["--candidates"], "argument --candidates: expected at least one argument"),
     ],
 )
 def test_wrong_words_are_one_line_and_nothing_is_written(words, said, tmp_path, capsys):
-    assert main(["bench", "eplb", *words, "--out", str(tmp_path / "out")]) == 2
+    assert code_of(["bench", "eplb", *words, "--out", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def code_of(words: list[str]) -> int:
+    try:
+        return main(words)
+    except SystemExit as end:  # of argparse
+        return end.code
+
+
+@pytest.mark.parametrize("bench", ["eplb", "moe_placement"])
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(bench, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(f"gpu_eval.bench_{bench.partition('_')[0]}.run", lambda *given: pytest.fail("measured"))
+    (tmp_path / "file").write_text("")
+    assert main(["bench", bench, "--device", "cpu", "--out", str(tmp_path / "file" / "out")]) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'file'} is no folder" in told
+    assert told.count("\n") == 1
 
 
 def test_a_program_without_the_entry_or_with_the_name_of_another_is_refused(tmp_path):
@@ -166,6 +185,7 @@ def test_without_the_yardstick_all_are_timed_beside_one_that_needs_torch_alone(m
 def test_an_interrupted_bench_gives_the_rows_that_it_has(monkeypatch):
     options = EplbOptions(regimes=("trt",), shapes=(FREE,), baselines=("paper_zigzag", "deepseek"), traces=1)
     before = bench_eplb.measured
+    monkeypatch.setattr(bench_eplb, "YARDSTICK", "paper_zigzag")
 
     def stopping(rule, problem, device):
         if rule.name == "deepseek":

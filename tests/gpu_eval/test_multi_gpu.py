@@ -69,7 +69,7 @@ def outputs_by_numpy(one: MultiGpuJob, world: int) -> np.ndarray:
     return output
 
 
-@pytest.mark.parametrize(("world", "gpus", "precision"), [(2, 4, "bf16"), (4, 4, "fp32")])
+@pytest.mark.parametrize(("world", "gpus", "precision"), [(1, 2, "fp32"), (2, 4, "bf16"), (4, 4, "fp32")])
 def test_outputs_are_those_of_one_process_under_every_placement(world: int, gpus: int, precision: str) -> None:
     one = job(gpus, precision)
     result = measure_placements(one, world, "cpu", 120)

@@ -51,9 +51,11 @@ def test_a_program_has_one_colour_and_one_entry_in_the_legend() -> None:
 
 
 def test_a_step_is_the_sum_of_the_slowest_ranks() -> None:
-    box, step, *_ = figure(moe_results(), "Step latency by rank")["data"]
+    box, step, *_ = figure(moe_results(), "Latency by rank")["data"]
     assert list(box["y"]) == pytest.approx([4, 6])
     assert list(step["y"]) == pytest.approx([6])
+    shown = figure(moe_results(), "Latency by rank")["layout"]
+    assert shown["yaxis"]["title"]["text"] == "ms, 2 layers measured"
     heat = figure(moe_results(), "Latency of ranks and layers")["data"][0]
     assert [list(layer) for layer in heat["z"]] == [[1, 2], [3, 4]]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from gpu_eval.report import page, write_page, write_results
+from gpu_eval.report import check_folder, page, write_page, write_results
 from gpu_eval.results import Results, read_results
 from gpu_eval.tables import CPU_BANNER, markdown_table, tables, text_table
 from tests.gpu_eval.example_results import HOSTILE, eplb_results, moe_results
@@ -55,7 +56,8 @@ def test_the_terminal_gets_aligned_columns_and_no_control_characters() -> None:
     text = text_table(eplb_results())
     assert CPU_BANNER in text
     assert all(letter == "\n" or letter.isprintable() for letter in text)
-    lines = text.split("\n\n")[2].splitlines()[1:]
+    lines = text.split("\n\n")[2].splitlines()
+    lines = lines[next(number for number, line in enumerate(lines) if line.startswith("program ")) :]
     assert {line.index("58x256") for line in lines[1:]} == {lines[0].index("shape")}
     end = lines[0].index("next") + len("next")
     assert [line[:end].split(" ")[-1] for line in lines[1:]] == ["0.7801", "0.7801", "0.7801", "-"]
@@ -67,6 +69,22 @@ def test_markdown_has_as_many_cells_in_every_row() -> None:
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {16}
     assert "<script" not in text
     assert "\x1b" not in text
+
+
+def test_every_table_says_what_its_columns_are_and_which_way_is_better() -> None:
+    for results in (eplb_results(), moe_results()):
+        for table in tables(results):
+            assert re.search(r"(more|less) is better", table.legend, re.IGNORECASE)
+            start = table.legend[:15]
+            assert all(start in render(results) for render in (text_table, markdown_table, page))
+
+
+def test_a_run_that_was_interrupted_says_so_above_its_numbers() -> None:
+    for results in (eplb_results(), moe_results()):
+        cut_short = replace(results, settings={"interrupted": "after 2 rows"})
+        for render in (text_table, markdown_table, page):
+            assert "interrupted after 2 rows: not complete" in render(cut_short)[:3000]
+            assert "not complete" not in render(results)
 
 
 def test_only_cpu_results_carry_the_banner() -> None:
@@ -104,7 +122,7 @@ def test_a_page_has_the_plots_that_its_numbers_allow() -> None:
     assert sum("recorded" in title for title in titles["eplb"]) == 2
     assert [title.partition(":")[0] for title in titles["moe"]] == [
         "Moves against gain",
-        "Step latency by rank",
+        "Latency by rank (diamond",
         "Latency of ranks and layers",
     ]
 
@@ -133,5 +151,9 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"cannot write results: "):
         write_results(eplb_results(), tmp_path / "file" / "folder")
+    with pytest.raises(ValueError, match=rf"cannot write results: {tmp_path / 'file'} is no folder"):
+        check_folder(tmp_path / "file" / "folder")
+    check_folder(tmp_path / "a" / "b")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
     with pytest.raises(ValueError, match=r"cannot write the page: No such file"):
         write_page(eplb_results(), tmp_path / "nowhere" / "page.html")
