@@ -32,14 +32,16 @@ th { border-bottom: 2px solid #888; }
 def check_folder(folder: Path) -> None:
     """Raise ValueError, one line, where `write_results` could not write: to be asked before hours of measuring.
 
-    Nothing is made.
+    Nothing stays behind.
     """
     folder = Path(folder).absolute()
     there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
     if not there.is_dir():
         raise ValueError(f"{folder}: cannot write results: {there} is no folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{folder}: cannot write results: {there} is not writable")
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot write results in {there}: {error.strerror or error}") from None
 
 
 def write_results(results: Results, folder: Path) -> tuple[Path, Path]:
