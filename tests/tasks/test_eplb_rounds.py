@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -240,7 +241,7 @@ def test_the_time_of_a_round_is_the_referees() -> None:
     patches = (
         "import sys\n"
         "for name, module in list(sys.modules.items()):\n"
-        "    if name.endswith('.adapter'):\n"
+        "    if name.endswith('.adapter') and hasattr(module, '_play'):\n"
         "        module._play.__defaults__ = (lambda: 0,)\n"
     )
     slow = wrapping("deadline = real() + 0.06\nwhile real() < deadline: pass\nreturn placed, inverse, counts",
@@ -468,5 +469,6 @@ def test_the_untrusted_side_imports_neither_the_judge_nor_the_system() -> None:
         "import os\n"
         "print(len(os.listdir('/proc/self/task')))\n"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=alone).stdout
     assert out == "[]" * 7 + "1\n", "and importing it starts no thread"
