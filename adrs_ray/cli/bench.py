@@ -116,89 +116,65 @@ Out = Annotated[Path | None, typer.Option(help="Folder for results.json and page
 Sandbox = Annotated[str, typer.Option(help="strict, or unsafe: programs run without a jail.")]
 
 
-@app.command()
-def eplb(
-    device: Device = None,
-    candidates: Candidates = None,
-    regime: Regimes = None,
-    shape: Shapes = None,
-    loads: Loads = None,
-    entries_per_window: Entries = None,
-    quick: Quick = False,
-    seed: Seed = 0,
-    out: Out = None,
-    sandbox: Sandbox = "strict",
-) -> None:
-    """Balancers of experts: balance beside the bounds, time on host and device, all baselines and your programs.
+def _add_gpu_bench(bench: Bench, explained: str) -> None:
+    """Both benches have the same options."""
 
-    Writes results.json and page.html. All of it takes an hour or so; keep the machine otherwise idle.
-    """
-    _gpu_bench("eplb", device, candidates, regime, shape, loads, entries_per_window, quick, seed, out, sandbox)
+    def command(
+        device: Device = None,
+        candidates: Candidates = None,
+        regime: Regimes = None,
+        shape: Shapes = None,
+        loads: Loads = None,
+        entries_per_window: Entries = None,
+        quick: Quick = False,
+        seed: Seed = 0,
+        out: Out = None,
+        sandbox: Sandbox = "strict",
+    ) -> None:
+        from importlib.util import find_spec
+
+        from adrs_ray.errors import UsageError, one_line
+
+        if sandbox not in ("strict", "unsafe"):
+            raise UsageError(f"--sandbox {sandbox}: accepted are strict and unsafe")
+        if find_spec("torch") is None:
+            raise UsageError("this bench needs torch: pip install 'adrs-ray[gpu]'")
+        from gpu_eval.bench_options import run_bench
+
+        try:
+            results = run_bench(
+                bench,
+                device=device,
+                candidates=candidates or [],
+                regimes=regime or [],
+                shapes=shape or [],
+                loads=loads,
+                entries_per_window=entries_per_window,
+                quick=quick,
+                seed=seed,
+                out=out,
+                launcher=_jailed(bench, candidates) if candidates and sandbox == "strict" else (),
+                told=lambda line: typer.echo(line, err=True),
+                show=typer.echo,
+            )
+        except ValueError as error:
+            raise UsageError(one_line(error, 1000)) from None
+        if "interrupted" in results.settings:
+            raise typer.Exit(130)
+
+    app.command(bench, help=explained)(command)
 
 
-@app.command("moe_placement")
-def moe_placement(
-    device: Device = None,
-    candidates: Candidates = None,
-    regime: Regimes = None,
-    shape: Shapes = None,
-    loads: Loads = None,
-    entries_per_window: Entries = None,
-    quick: Quick = False,
-    seed: Seed = 0,
-    out: Out = None,
-    sandbox: Sandbox = "strict",
-) -> None:
-    """Placement over time: steps, decisions and moves of whole traces, all policies and your programs.
-
-    By a cost model, which a GPU is fitted to first and then measured against. Writes results.json and page.html.
-    """
-    _gpu_bench("moe_placement", device, candidates, regime, shape, loads, entries_per_window, quick, seed, out, sandbox)
-
-
-def _gpu_bench(
-    bench: Bench,
-    device: str | None,
-    candidates: list[Path] | None,
-    regimes: list[str] | None,
-    shapes: list[str] | None,
-    loads: Path | None,
-    entries_per_window: int | None,
-    quick: bool,
-    seed: int,
-    out: Path | None,
-    sandbox: str,
-) -> None:
-    from importlib.util import find_spec
-
-    from adrs_ray.errors import UsageError
-
-    if sandbox not in ("strict", "unsafe"):
-        raise UsageError(f"--sandbox {sandbox}: accepted are strict and unsafe")
-    if find_spec("torch") is None:
-        raise UsageError("this bench needs torch: pip install 'adrs-ray[gpu]'")
-    from gpu_eval.bench_options import run_bench
-
-    try:
-        results = run_bench(
-            bench,
-            device=device,
-            candidates=candidates or [],
-            regimes=regimes or [],
-            shapes=shapes or [],
-            loads=loads,
-            entries_per_window=entries_per_window,
-            quick=quick,
-            seed=seed,
-            out=out,
-            launcher=_jailed(bench, candidates) if candidates and sandbox == "strict" else (),
-            told=lambda line: typer.echo(line, err=True),
-            show=typer.echo,
-        )
-    except ValueError as error:
-        raise UsageError(" ".join(str(error).split())) from None
-    if "interrupted" in results.settings:
-        raise typer.Exit(130)
+_add_gpu_bench(
+    "eplb",
+    "Balancers of experts: balance beside the bounds, time on host and device, all baselines and your programs.\n\n"
+    "Writes results.json and page.html. All of it takes an hour or so; keep the machine otherwise idle.",
+)
+_add_gpu_bench(
+    "moe_placement",
+    "Placement over time: steps, decisions and moves of whole traces, all policies and your programs.\n\n"
+    "By a cost model, which a GPU is fitted to first and then measured against. Writes results.json and page.html.",
+)
 
 
 def _jailed(bench: Bench, programs: list[Path]) -> tuple[str, ...]:
