@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from adrs_ray.evaluator.gpus import groups_of, visible_devices
-from adrs_ray.task import Task
+from adrs_ray.task import Stage, Task
 
 
 def served_here(task: Task, last_stage: str | None = None) -> tuple[Task, str | None]:
@@ -24,3 +26,9 @@ def served_here(task: Task, last_stage: str | None = None) -> tuple[Task, str | 
             note = f"stage {stage.name} needs {stage.gpus:g} GPU, this machine shows {shown}: judged in {before.name}"
             return task.up_to(before.name), note
     return task, None
+
+
+def way_out(stages: Sequence[Stage]) -> str:
+    """For the end of a refusal, how to do without GPUs: with the last of the stages that needs none; '' without any."""
+    without = [stage.name for stage in stages if not stage.gpus]
+    return f"; a search can end with stage {without[-1]}: --last-stage {without[-1]}" if without else ""

@@ -70,13 +70,13 @@ def measure(task: Task, slots: int | None = None, told: Callable[[str], None] = 
     if "medium" not in programs:
         programs = {"medium": task.seed_source, **programs}
     rows = asyncio.run(_judge_all(task, programs, task.spec.splits, slots, told))
+    stage = task.stage("").name if task.spec.stages else None
     if (task.folder / "paper.py").is_file() and "test" in task.spec.splits:
         public = load_task(task.folder, "paper")
-        public = public.up_to(task.stage("").name) if task.spec.stages else public
+        public = public.up_to(stage) if stage else public
         rows += asyncio.run(_judge_all(public, programs, ("test",), slots, told))
     notes: dict[str, str] = {split: note for split in task.spec.splits if (note := task.split_note(split))}
     cost = verdict_cost(task, task.spec.splits[-1] if "test" not in task.spec.splits else "test")
-    stage = task.stage("").name if task.spec.stages else None
     return Standings(task.name, tuple(rows), notes, cost.to_json(), stage)
 
 

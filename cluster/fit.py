@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from adrs_ray.config import RunConfig
 from adrs_ray.errors import UsageError
+from adrs_ray.stages_here import way_out
 from adrs_ray.task_spec import Stage
 
 RESERVE_GIB = 3.0
@@ -248,9 +249,7 @@ def _gpu_slots(
     asked = f"{wanted or 1} slot{'s' * ((wanted or 1) > 1)} of {_slot(cpus, gpus, memory)}"
     turns = " and pool.one_gpu is never" if held and config.pool.one_gpu == "never" else ""
     if not any(room.node.gpus for room in rooms):
-        before = [stage.name for stage in all_stages if not stage.gpus]
-        end = f"; a search can end with stage {before[-1]}: --last-stage {before[-1]}" if before else ""
-        raise UsageError(f"stage {stages[-1].name} needs {asked}, this cluster has no GPU{end}")
+        raise UsageError(f"stage {stages[-1].name} needs {asked}, this cluster has no GPU{way_out(all_stages)}")
     raise UsageError(
         f"stage {stages[-1].name} needs {asked}, the engines ({_listed(needs)}) leave room for {slots}{turns}: "
         "lower replicas in pool.models or evaluator.gpu_slots, or add GPUs"

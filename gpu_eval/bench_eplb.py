@@ -9,8 +9,8 @@ Interrupted, a run gives the rows that it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from gpu_eval.balance import measure
 from gpu_eval.bounds import gpu_bound, slot_bound
 from gpu_eval.environment import environment
+from gpu_eval.error_text import one_line, typed_line
 from gpu_eval.invariants import check_placement
-from gpu_eval.recorded import load_recorded
+from gpu_eval.recorded import fitted, load_recorded
 from gpu_eval.registry import BASELINES, Baseline
 from gpu_eval.results import Device, EplbRow, Interval, Kind, Results, Source
 from gpu_eval.shapes import SHAPES, Shape
@@ -98,18 +99,31 @@ class Problem:
     """[W, L, E]: the windows after them; None for snapshots."""
     shape: Shape
     grouped: bool
+    bounds: Mapping[str, float]
+    """Of a row's balances, by its fields: the same for all rules."""
 
     @classmethod
     def of(cls, traces: Sequence[LoadTrace], shape: Shape, grouped: bool) -> Problem:
         """Traces of one regime, all series or all snapshots."""
-        if traces[0].windows == 1:
-            return cls(traces[0].name, traces[0].source, _joined(traces, slice(None)), None, shape, grouped)
-        seen, after = _joined(traces, slice(None, -1)), _joined(traces, slice(1, None))
-        return cls(traces[0].name, traces[0].source, seen, after, shape, grouped)
+        series = traces[0].windows > 1
+        seen = _joined(traces, slice(None, -1) if series else slice(None))
+        after = _joined(traces, slice(1, None)) if series else None
+        bounds = _bounds(seen, after, shape, grouped)
+        return cls(traces[0].name, traces[0].source, seen, after, shape, grouped, bounds)
 
 
 def _joined(traces: Sequence[LoadTrace], windows: slice) -> Ints:
     return np.concatenate([trace.counts[windows] for trace in traces])
+
+
+def _bounds(seen: Ints, after: Ints | None, shape: Shape, grouped: bool) -> dict[str, float]:
+    bounds = {
+        "gpu_bound": float(np.mean([gpu_bound(loads, shape, grouped) for loads in seen])),
+        "slot_bound": float(np.mean([slot_bound(loads, shape, grouped) for loads in seen])),
+    }
+    if after is not None:
+        bounds["next_bound"] = float(np.mean([gpu_bound(loads, shape, grouped) for loads in after]))
+    return bounds
 
 
 def run(options: EplbOptions, told: Told = lambda line: None) -> Results:
@@ -170,12 +184,8 @@ def problems(options: EplbOptions) -> Iterator[Problem]:
                 )
         return
     for trace in load_recorded(options.loads, options.entries_per_window):
-        fitting = [shape for shape in options.shapes if shape.experts == trace.experts]
-        if not fitting:
-            known = ", ".join(sorted({str(shape.experts) for shape in options.shapes}, key=int))
-            raise ValueError(f"{options.loads}: {trace.name} has {trace.experts} experts, the shapes asked for {known}")
-        for shape in fitting:
-            yield from _both([trace], replace(shape, layers=trace.layers))
+        for shape in fitted(options.shapes, trace, options.loads):
+            yield from _both([trace], shape)
 
 
 def _both(traces: Sequence[LoadTrace], shape: Shape) -> Iterator[Problem]:
@@ -214,25 +224,22 @@ def measured(rule: Rule, problem: Problem, device: Device) -> EplbRow:
 
 def _said(error: Exception) -> str:
     """One line; what is no ValueError is told with its type, since its text was not written for a reader."""
-    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:300] or "no message"
+    return one_line(error) if isinstance(error, ValueError) else typed_line(error)
 
 
 def _balances(problem: Problem, placed: Sequence[Ints]) -> dict[str, Any]:
-    shape, grouped = problem.shape, problem.grouped
+    shape = problem.shape
     same = [measure(each, loads, shape) for each, loads in zip(placed, problem.seen, strict=True)]
     figures: dict[str, Any] = {
         "same_balance": float(np.mean([each.gpu for each in same])),
         "paper_balancedness": float(np.mean([each.slot for each in same])),
-        "gpu_bound": float(np.mean([gpu_bound(loads, shape, grouped) for loads in problem.seen])),
-        "slot_bound": float(np.mean([slot_bound(loads, shape, grouped) for loads in problem.seen])),
         "duplicates": sum(each.duplicates for each in same),
-        "group_violations": sum(each.group_violations for each in same) if grouped else None,
+        "group_violations": sum(each.group_violations for each in same) if problem.grouped else None,
+        **problem.bounds,
     }
     if problem.after is not None:
         after = [measure(each, loads, shape).gpu for each, loads in zip(placed, problem.after, strict=True)]
         figures["next_balance"] = float(np.mean(after))
-        figures["next_bound"] = float(np.mean([gpu_bound(loads, shape, grouped) for loads in problem.after]))
     return figures
 
 

@@ -11,7 +11,7 @@ Interrupted, a run gives the rows that it has.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ from gpu_eval.calibration import calibrate
 from gpu_eval.communication import NETWORKS
 from gpu_eval.cost_model import PHASES, CostModel, constants
 from gpu_eval.environment import environment
+from gpu_eval.error_text import one_line, typed_line
 from gpu_eval.moe_policies import POLICIES, Policy
 from gpu_eval.moe_ranks import MoeRanks
-from gpu_eval.moe_rows import Measured, Rows, measure_rows
-from gpu_eval.recorded import load_recorded
+from gpu_eval.moe_rows import Measured, measure_rows
+from gpu_eval.recorded import fitted, load_recorded
 from gpu_eval.results import Device, Fidelity, MoePlacementRow, Phase, RankLatency, Results
-from gpu_eval.serving import ServingConfig, ServingResult, serve
+from gpu_eval.row_budget import Rows
+from gpu_eval.serving import ServingConfig, ServingResult, driven, serve
 from gpu_eval.serving_costs import ModelCosts
 from gpu_eval.serving_reference import Reference, reference
 from gpu_eval.shapes import EXPERT_SIZES, SHAPES, Shape
@@ -139,11 +141,8 @@ def _traces(options: MoeOptions) -> Iterator[tuple[LoadTrace, Shape]]:
     for trace in load_recorded(options.loads, options.entries_per_window):
         if trace.windows < 2:
             raise ValueError(f"{options.loads}: {trace.name} is one window, a trace needs at least two in a row")
-        fitting = [shape for shape in options.shapes if shape.experts == trace.experts]
-        if not fitting:
-            raise ValueError(f"{options.loads}: {trace.name} has {trace.experts} experts, no shape asked for has")
-        for shape in fitting:
-            yield trace, replace(shape, layers=trace.layers)
+        for shape in fitted(options.shapes, trace, options.loads):
+            yield trace, shape
 
 
 class _Bench:
@@ -172,7 +171,7 @@ class _Bench:
             try:
                 result = _play(served, policy)
             except ValueError as error:
-                self._add(_row(served, policy, status=" ".join(str(error).split())[:300] or "no message"))
+                self._add(_row(served, policy, status=one_line(error)))
                 continue
             results.append((policy, result))
             self._add(_row(served, policy, **_figures(served, result)))
@@ -181,8 +180,7 @@ class _Bench:
         try:
             self._measure(served, results)
         except Exception as error:  # what a device does wrong costs no row that the model gave
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            self.unmeasured.append(f"{trace.name} {phase}: {text}")
+            self.unmeasured.append(f"{trace.name} {phase}: {typed_line(error)}")
             self._told(f"not measured: {self.unmeasured[-1]}")
 
     def _measure(self, served: Served, results: Sequence[tuple[Policy, ServingResult]]) -> None:
@@ -248,18 +246,7 @@ def _play(served: Served, policy: Policy) -> ServingResult:
 
     trace, config = served.trace, served.config
     with policy.deciding(config, brief(config, served.costs, trace.windows - 1, trace.samples.shape[1])) as ask:
-        game = serve(trace, config, served.costs, _initial(trace, config))
-        window, observation = 0, next(game)
-        while True:
-            try:
-                decision = ask(*observation)
-            except ValueError as error:
-                raise ValueError(f"window {window}: {error}") from error
-            try:
-                window, observation = window + 1, game.send(decision)
-            except StopIteration as end:
-                result: ServingResult = end.value
-                return result
+        return driven(serve(trace, config, served.costs, _initial(trace, config)), ask)
 
 
 def _figures(served: Served, result: ServingResult) -> dict[str, Any]:

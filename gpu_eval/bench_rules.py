@@ -36,11 +36,6 @@ def rules(options: EplbOptions) -> list[Rule]:
     return [*made, *(ProgramRule(path, options.limit_s, options.launcher or LAUNCHER) for path in options.programs)]
 
 
-def arguments(shape: Shape, grouped: bool) -> tuple[int, int, int, int]:
-    """What `rebalance_experts` is called with behind the loads; without groups there is one group and one node."""
-    return (shape.slots, shape.groups, shape.nodes, shape.gpus) if grouped else (shape.slots, 1, 1, shape.gpus)
-
-
 @dataclass(frozen=True, slots=True)
 class BaselineRule:
     """One of our baselines."""
@@ -82,7 +77,8 @@ def _one_thread() -> Iterator[None]:
 
 def _call(baseline: Baseline, shape: Shape, grouped: bool) -> Callable[[Any], Any]:
     """On the device of the loads: baselines compute on the host, and their copies there and back count."""
-    module, given = baseline.load(), arguments(shape, grouped)
+    module, asked = baseline.load(), _asked(shape, grouped)
+    given = (asked.slots, asked.groups, asked.nodes, asked.gpus)
 
     def call(weight: Any) -> Any:
         if weight.device.type == "cpu":
@@ -150,7 +146,8 @@ class ProgramRule:
 
 
 def _asked(shape: Shape, grouped: bool) -> Shape:
-    return shape if grouped else Shape(shape.layers, shape.experts, shape.slots, shape.gpus)
+    """What is called for: without groups there is one group and one node."""
+    return shape if grouped else shape.ungrouped
 
 
 def _timed(timing: PairedTiming) -> Timed:

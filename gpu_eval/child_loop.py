@@ -37,7 +37,7 @@ def serve(channel: Channel, requests: Mapping[str, Request]) -> None:
             request = channel.receive()
             try:
                 answer, arrays = requests[request["do"]](request)
-            except BaseException as error:
+            except BaseException as error:  # SystemExit, too; a traceback would be the program's text, not ours
                 text = (str(error).splitlines() or [""])[0][:300]
                 channel.send({"error": f"{type(error).__name__}: {text}" if text else type(error).__name__})
                 continue

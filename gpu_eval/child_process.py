@@ -15,6 +15,8 @@ from typing import Any, Self
 
 from gpu_eval.frames import Channel, Ended, FrameError
 
+START_S = 120.0
+LOAD_S = 120.0
 END_S = 10.0
 LAST_BREATH_S = 1.0
 PASSED_ON = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
@@ -44,14 +46,11 @@ class ChildProcess:
     reaped.
     """
 
-    def __init__(
-        self, name: str, launcher: Sequence[str], start: dict[str, Any], threads: int = 1, start_s: float = 120.0
-    ) -> None:
+    def __init__(self, name: str, launcher: Sequence[str], start: dict[str, Any], threads: int = 1) -> None:
         self.name = name
         self._launcher = tuple(launcher)
         self._start = {"do": "start", "threads": threads, **start}
         self._threads = threads
-        self._start_s = start_s
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._up = False
@@ -81,7 +80,7 @@ class ChildProcess:
             return
         self._up = True
         try:
-            answer = self._ask(self._start_s, self._start)
+            answer = self._ask(START_S, self._start)
         except ProgramError as error:
             self.close()
             raise ProgramError("start", f"its process did not come up: {error}") from None
@@ -107,26 +106,22 @@ class ChildProcess:
             self._process = None
 
     def _ask(self, limit_s: float, request: dict[str, Any]) -> dict[str, Any]:
-        channel = self._open()
-        with self._guarded(limit_s):
+        with self._guarded(limit_s) as channel:
             channel.send(request)
             answer = channel.receive()
         self._refuse(answer)
         return answer
 
-    def _open(self) -> Channel:
+    @contextlib.contextmanager
+    def _guarded(self, limit_s: float) -> Iterator[Channel]:
+        """The channel to its process, once that is up. What goes wrong between the two ends the other one."""
         if self._channel is None:
             raise ProgramError("crash", f"{self.name}: its process has ended")
         self.wait()
-        return self._channel
-
-    @contextlib.contextmanager
-    def _guarded(self, limit_s: float) -> Iterator[None]:
-        """What goes wrong between the two processes ends the other one."""
-        channel = self._open()
+        channel = self._channel
         channel.within(limit_s)
         try:
-            yield
+            yield channel
         except TimeoutError:
             self.close()
             raise ProgramError("timeout", f"{self.name}: no answer within {limit_s:g} s") from None

@@ -11,7 +11,7 @@ import math
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -37,7 +37,7 @@ def parse_reading(text: str) -> ClockReading | None:
     fields = (text.splitlines() or [""])[0].split(",")
     if len(fields) != len(QUERY):
         return None
-    clock, temperature = (_number(field) for field in fields)
+    clock, temperature = (finite_number(field) for field in fields)
     if clock is None or not 0 < clock < 100_000:
         return None
     return ClockReading(clock, temperature if temperature is not None and -50 < temperature < 250 else None)
@@ -72,12 +72,17 @@ def _nvml() -> Any:
 
 def ask_nvidia_smi(gpu: str) -> str:
     """What nvidia-smi prints for `QUERY` about one GPU (index or UUID); empty where there is none or it fails."""
+    return query_nvidia_smi(QUERY, TIMEOUT_S, f"--id={gpu}")
+
+
+def query_nvidia_smi(fields: Sequence[str], timeout_s: float, *options: str) -> str:
+    """A line of `fields`, separated by commas, for each GPU; empty where nvidia-smi is missing, fails or hangs."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""
-    command = [program, f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader,nounits", f"--id={gpu}"]
+    command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", *options]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=timeout_s, stdin=subprocess.DEVNULL, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
@@ -114,7 +119,8 @@ def same_clock(a: float | None, b: float | None) -> bool:
     return a is None or b is None or abs(a - b) <= SAME_CLOCK * min(a, b)
 
 
-def _number(field: str) -> float | None:
+def finite_number(field: str) -> float | None:
+    """What a driver or a system file tells as a number; None for anything else, such as `[N/A]`."""
     try:
         value = float(field)
     except ValueError:

@@ -124,14 +124,20 @@ def _deal(chosen: Ints, phy2log: Ints, split: Floats | None, experts: int) -> In
     before = np.concatenate(([0.0], running))[(ends - copies)[phy2log[by_expert]]]
     marks = phy2log[by_expert] + running - before
     flat = chosen.ravel()
-    order = np.argsort(flat, kind="stable")
-    counts = np.bincount(flat, minlength=experts)
-    turn = np.empty(len(flat), dtype=np.int64)
-    turn[order] = np.arange(len(flat)) - (np.cumsum(counts) - counts)[flat[order]]
+    turn = equal_before(flat, experts)
     golden = (5**0.5 - 1) / 2
     found = np.searchsorted(marks, flat + (turn + 0.5) * golden % 1.0, side="right")
     slot: Ints = by_expert[np.clip(found, (ends - copies)[flat], ends[flat] - 1)]
     return slot.reshape(chosen.shape)
+
+
+def equal_before(values: Ints, kinds: int) -> Ints:
+    """How many of the values before each one [N] are equal to it; values are 0 to `kinds` - 1."""
+    order = np.argsort(values, kind="stable")
+    counts = np.bincount(values, minlength=kinds)
+    before = np.empty(len(values), dtype=np.int64)
+    before[order] = np.arange(len(values)) - (np.cumsum(counts) - counts)[values[order]]
+    return before
 
 
 def exchange_seconds(traffic: Traffic, shape: Shape, size: ExpertSize, network: Network) -> Floats:

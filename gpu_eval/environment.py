@@ -6,13 +6,13 @@ No host names, users, paths or serial numbers: results are published.
 from __future__ import annotations
 
 import csv
-import math
 import os
 import platform
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict
+
+from .clocks import finite_number, query_nvidia_smi
 
 _FIELDS = (
     "uuid",
@@ -26,7 +26,6 @@ _FIELDS = (
     "power.limit",
     "utilization.gpu",
 )
-_QUERY = ("nvidia-smi", f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader,nounits")
 _QUERY_S = 20.0
 _TEXT = 80
 _PACKAGES = ("numpy", "torch", "triton", "numba", "scipy")
@@ -103,13 +102,13 @@ def parse_gpus(text: str, uuids: frozenset[str] = frozenset()) -> list[Gpu]:
         Gpu(
             name=_clean(row[1]) or "unknown",
             driver=_clean(row[2]),
-            memory_mib=_number(row[3]),
-            memory_used_mib=_number(row[4]),
-            sm_clock_mhz=_number(row[5]),
-            sm_clock_max_mhz=_number(row[6]),
-            temperature_c=_number(row[7]),
-            power_limit_w=_number(row[8]),
-            utilization_percent=_number(row[9]),
+            memory_mib=finite_number(row[3]),
+            memory_used_mib=finite_number(row[4]),
+            sm_clock_mhz=finite_number(row[5]),
+            sm_clock_max_mhz=finite_number(row[6]),
+            temperature_c=finite_number(row[7]),
+            power_limit_w=finite_number(row[8]),
+            utilization_percent=finite_number(row[9]),
         )
         for row in chosen
     ]
@@ -128,7 +127,7 @@ def memory_gib(meminfo: str) -> float | None:
     """`MemTotal` of /proc/meminfo, which counts in KiB, in GiB to one digit."""
     for line in meminfo.splitlines():
         words = line.split()
-        if len(words) >= 2 and words[0] == "MemTotal:" and (kib := _number(words[1])) is not None:
+        if len(words) >= 2 and words[0] == "MemTotal:" and (kib := finite_number(words[1])) is not None:
             return round(kib / 2**20, 1)
     return None
 
@@ -140,7 +139,8 @@ def _gpus() -> tuple[list[Gpu], str | None, str | None]:
     if not torch.cuda.is_available():
         return [], torch.version.cuda, None
     seen = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    gpus = parse_gpus(_smi(), frozenset(str(getattr(one, "uuid", "")).removeprefix("GPU-") for one in seen))
+    text = query_nvidia_smi(_FIELDS, _QUERY_S)
+    gpus = parse_gpus(text, frozenset(str(getattr(one, "uuid", "")).removeprefix("GPU-") for one in seen))
     nccl = torch.cuda.nccl.version() if torch.distributed.is_nccl_available() else None
     version = None if nccl is None else ".".join(map(str, nccl)) if isinstance(nccl, tuple) else str(nccl)
     return gpus or [_from_torch(one) for one in seen], torch.version.cuda, version
@@ -159,14 +159,6 @@ def _from_torch(properties: Any) -> Gpu:
         power_limit_w=None,
         utilization_percent=None,
     )
-
-
-def _smi() -> str:
-    try:
-        done = subprocess.run(_QUERY, capture_output=True, timeout=_QUERY_S, stdin=subprocess.DEVNULL)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
 
 
 def _version(package: str) -> str | None:
@@ -193,11 +185,3 @@ def _read(path: str) -> str:
 def _clean(text: str) -> str | None:
     kept = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())[:_TEXT]
     return None if not kept or kept.startswith("[") else kept
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from .communication import Ints, equal_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +44,14 @@ def deal_evenly(choices: NDArray[np.integer], phy2log: Ints, experts: int) -> In
         raise ValueError(f"expert {int(flat[copies[flat] == 0][0])} has no slot, expected at least one")
     by_expert = np.argsort(phy2log, kind="stable")
     first = np.cumsum(copies) - copies
-    order = np.argsort(flat, kind="stable")
-    chosen = np.bincount(flat, minlength=experts)
-    turn = np.empty(flat.size, dtype=np.int64)
-    turn[order] = np.arange(flat.size) - (np.cumsum(chosen) - chosen)[flat[order]]
-    slots: Ints = by_expert[first[flat] + turn % copies[flat]]
+    slots: Ints = by_expert[first[flat] + equal_before(flat, experts) % copies[flat]]
     return slots.reshape(choices.shape)
 
 
-def plan_exchange(slots: Ints, gates: NDArray[np.float32], world: int, slots_per_process: int) -> list[ExchangePlan]:
-    """The plan of every process for one layer, from the slot and the gate of every choice, both [T, k].
+def plan_exchange(
+    slots: Ints, gates: NDArray[np.float32], index: int, world: int, slots_per_process: int
+) -> ExchangePlan:
+    """The plan of process `index` for one layer, from the slot and the gate of every choice, both [T, k].
 
     ValueError when T is no multiple of `world`.
     """
@@ -66,31 +64,15 @@ def plan_exchange(slots: Ints, gates: NDArray[np.float32], world: int, slots_per
     np.put_along_axis(needed, process, True, axis=1)
     rows = needed.reshape(world, block, world)
     splits = rows.sum(axis=1)
-    return [
-        _plan(needed[:, index], rows[index], splits, index, slots, process, gates, slots_per_process)
-        for index in range(world)
-    ]
-
-
-def _plan(
-    arriving: NDArray[np.bool_],
-    own_rows: NDArray[np.bool_],
-    splits: Ints,
-    index: int,
-    slots: Ints,
-    process: Ints,
-    gates: NDArray[np.float32],
-    slots_per_process: int,
-) -> ExchangePlan:
     token, choice = np.nonzero(process == index)
     local = slots[token, choice] - index * slots_per_process
     by_slot = np.argsort(local, kind="stable")
     token, choice = token[by_slot], choice[by_slot]
     return ExchangePlan(
-        send_rows=np.nonzero(own_rows.T)[1],
+        send_rows=np.nonzero(rows[index].T)[1],
         send_splits=tuple(splits[index].tolist()),
         receive_splits=tuple(splits[:, index].tolist()),
-        pair_rows=(np.cumsum(arriving) - 1)[token],
+        pair_rows=(np.cumsum(needed[:, index]) - 1)[token],
         pair_gates=gates[token, choice].astype(np.float32),
         slot_tokens=np.bincount(local, minlength=slots_per_process),
     )

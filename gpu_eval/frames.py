@@ -88,7 +88,7 @@ class Channel:
             self._arm()
             try:
                 got = self._socket.recv_into(view[filled:])
-            except (ConnectionError, BrokenPipeError):
+            except ConnectionError:
                 got = 0
             if not got:
                 raise Ended(f"the connection ended after {filled} of {size} bytes")
@@ -99,7 +99,7 @@ class Channel:
         self._arm()
         try:
             self._socket.sendall(data)
-        except (ConnectionError, BrokenPipeError):
+        except ConnectionError:
             raise Ended("the connection ended while sending") from None
 
     def _arm(self) -> None:

@@ -38,6 +38,11 @@ class PlacementError(ValueError):
         where = [f"{name} {number}" for name, number in (("layer", layer), ("expert", expert)) if number is not None]
         super().__init__(f"{', '.join(where)}: {text}" if where else text)
 
+    @property
+    def malformed(self) -> bool:
+        """Whether what was given is no such map at all, rather than one that breaks a rule."""
+        return self.kind in ("type", "dtype", "shape")
+
 
 def check_placement(phy2log: object, log2phy: object, counts: object, shape: Shape) -> None:
     """Raise PlacementError unless the three maps are one valid placement of `shape` that agree with each other."""

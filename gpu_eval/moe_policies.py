@@ -111,7 +111,7 @@ def _asked(config: ServingConfig, grouped: bool) -> Shape:
     shape = config.shape
     if grouped and config.phase == "prefill" and shape.local_groups:
         return shape
-    return Shape(shape.layers, shape.experts, shape.slots, shape.gpus)
+    return shape.ungrouped
 
 
 POLICIES: dict[str, RulePolicy] = {

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_eval.moe_layer import Mode, Placement, StepMeasurement, measure_steps, sample_rows
+from gpu_eval.moe_layer import Placement, StepMeasurement, measure_steps, sample_rows
 from gpu_eval.moe_ranks import MoeRanks
-from gpu_eval.serving import ServingResult, equal_split, window_tokens
+from gpu_eval.row_budget import Rows
+from gpu_eval.serving import ServingResult, even_split, window_tokens
 from gpu_eval.serving_costs import ModelCosts
 from gpu_eval.workloads import LoadTrace
 
@@ -33,18 +34,6 @@ class Measured:
     def ratio(self) -> float:
         """Measured over modelled seconds; 1 for rows in which nothing happens."""
         return self.measured_s / self.model_s if self.model_s > 0 else 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """How much of a trace is measured, the same windows and layers for all programs."""
-
-    windows: int
-    """At the most."""
-    layers: int
-    budget_s: float
-    """For each program."""
-    mode: Mode = "final"
 
 
 def measure_rows(
@@ -84,7 +73,7 @@ def _placement(result: ServingResult, windows: Ints, layers: Ints, experts: int)
     chosen = [result.splits[window] for window in windows.tolist()]
     if all(split is None for split in chosen):
         return Placement(placed)
-    shares = equal_split(placed, experts)
+    shares = even_split(placed, experts)
     for row, (split, layer) in enumerate(zip(chosen, layers.tolist(), strict=True)):
         if split is not None:
             shares[row] = split[layer]

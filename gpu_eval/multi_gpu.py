@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .multi_gpu_job import MultiGpuJob
-from .multi_gpu_process import Measured, measure
+from .multi_gpu_process import Measured, Move, measure
 from .ranks import run_ranks
 from .results import Fidelity, Interval, MultiGpuRow, Phase, Source
 from .statistics import bootstrap_interval, median, spearman
@@ -38,18 +38,8 @@ class PlacementTiming:
     """Median over repeats and its 95 % bootstrap interval."""
     experts_s: Floats
     """[layers, ranks of the placement]: the experts alone, median over repeats."""
-    moved_slots: int
-    """Slots that changed from the placement before; 0 for the first, likewise below."""
-    moved_gib: float
-    """Received from other processes by the one that received most."""
-    copy_s: float | None
-    """The transfer alone: median."""
-    commit_s: float | None
-    """Putting the arrived weights into their slots."""
-    copy_beside_s: float | None
-    """The transfer while steps ran, None where they did not overlap."""
-    slow_down: float | None
-    """Steps of the placement before during the transfer over the same steps alone; None where they did not overlap."""
+    move: Move
+    """From the placement before it."""
     outputs: NDArray[np.float32] | None
     """[layers, tokens, hidden] where they were to be kept."""
 
@@ -70,8 +60,8 @@ class MultiGpuResult:
     def notes(self) -> tuple[str, ...]:
         """What a reader must know: whether NCCL has run on two GPUs here, and whether copies overlapped steps."""
         proven = self.backend == "nccl" and self.world >= 2
-        overlapped = any(timing.slow_down is not None for timing in self.timings)
-        moved = any(timing.moved_slots for timing in self.timings)
+        overlapped = any(timing.move.slow_down is not None for timing in self.timings)
+        moved = any(timing.move.slots for timing in self.timings)
         return (*([] if proven else [UNPROVEN]), *([SEQUENTIAL] if moved and not overlapped else []))
 
 
@@ -109,10 +99,10 @@ def result_rows(
             virtual_ranks=result.virtual_ranks,
             step_s=timing.step_s,
             model_s=model,
-            moved_slots=timing.moved_slots,
-            moved_gib=timing.moved_gib,
-            copy_s=timing.copy_s,
-            slow_down=timing.slow_down,
+            moved_slots=timing.move.slots,
+            moved_gib=timing.move.gib,
+            copy_s=timing.move.copy_s,
+            slow_down=timing.move.slow_down,
             notes=result.notes,
         )
         for timing, model in zip(result.timings, foretold, strict=True)
@@ -142,11 +132,6 @@ def _joined(parts: Sequence[Measured]) -> PlacementTiming:
         name=first.name,
         step_s=Interval(median(first.steps_s), *bootstrap_interval(first.steps_s)),
         experts_s=np.concatenate([part.experts_s for part in parts], axis=1),
-        moved_slots=first.moved_slots,
-        moved_gib=first.moved_gib,
-        copy_s=first.copy_s,
-        commit_s=first.commit_s,
-        copy_beside_s=first.copy_beside_s,
-        slow_down=first.slow_down,
+        move=first.move,
         outputs=np.concatenate(outputs, axis=1) if outputs else None,
     )

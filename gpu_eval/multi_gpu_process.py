@@ -33,6 +33,24 @@ _LARGEST_ERROR = {"fp32": 1e-4, "bf16": 0.05}
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """The move to a placement from the one before it, by the slowest process; the first placement has the defaults."""
+
+    slots: int = 0
+    """Slots that changed."""
+    gib: float = 0.0
+    """Received from other processes by the one that received most."""
+    copy_s: float | None = None
+    """The transfer alone: median."""
+    commit_s: float | None = None
+    """Putting the arrived weights into their slots."""
+    copy_beside_s: float | None = None
+    """The transfer while steps ran, None where they did not overlap."""
+    slow_down: float | None = None
+    """Steps of the placement before during the transfer over the same steps alone; None where they did not overlap."""
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """Of one placement in one process; times of steps and moves are the slowest process's already."""
 
@@ -40,12 +58,7 @@ class Measured:
     steps_s: list[float]
     experts_s: Floats
     """[layers, virtual ranks]."""
-    moved_slots: int
-    moved_gib: float
-    copy_s: float | None
-    commit_s: float | None
-    copy_beside_s: float | None
-    slow_down: float | None
+    move: Move
     outputs: NDArray[np.float32] | None
 
 
@@ -62,37 +75,14 @@ def measure(rank: Rank, job: MultiGpuJob) -> Answer:
     measured: list[Measured] = []
     worst = 0.0
     for index, (name, placement) in enumerate(job.placements):
-        move = process.move(placement, measured[-1].steps_s) if index else _Move()
+        move = process.move(placement, measured[-1].steps_s) if index else Move()
         process.take_up(placement)
         steps, experts = process.timed_steps(job.repeats, job.warm_up)
         outputs = process.step()[0]
         worst = max(worst, process.check(outputs))
         kept = torch.stack(outputs).float().cpu().numpy() if job.keep_outputs else None
-        measured.append(
-            Measured(
-                name,
-                steps,
-                np.median(experts, axis=0),
-                move.slots,
-                move.gib,
-                move.copy_s,
-                move.commit_s,
-                move.copy_beside_s,
-                move.slow_down,
-                kept,
-            )
-        )
+        measured.append(Measured(name, steps, np.median(experts, axis=0), move, kept))
     return Answer(process.kernel.name, worst, measured)
-
-
-@dataclass(frozen=True, slots=True)
-class _Move:
-    slots: int = 0
-    gib: float = 0.0
-    copy_s: float | None = None
-    commit_s: float | None = None
-    copy_beside_s: float | None = None
-    slow_down: float | None = None
 
 
 class _Process:
@@ -123,7 +113,7 @@ class _Process:
         self._routes = []
         for layer, row in enumerate(placement):
             slots = deal_evenly(job.choices[layer], row, job.shape.experts)
-            plan = plan_exchange(slots, job.gates[layer], rank.world, self._slots)[rank.index]
+            plan = plan_exchange(slots, job.gates[layer], rank.index, rank.world, self._slots)
             virtual_ranks = job.shape.gpus // rank.world
             self._routes.append(put_route(plan, virtual_ranks, rank.device, DTYPES[job.precision]))
 
@@ -150,7 +140,7 @@ class _Process:
                 experts.append([[clock.seconds(*span) for span in layer] for layer in marks])
         return self._slowest(spans), np.asarray(experts, dtype=np.float64)
 
-    def move(self, placement: Ints, steps_s: list[float]) -> _Move:
+    def move(self, placement: Ints, steps_s: list[float]) -> Move:
         """Move the weights to `placement`: alone, beside steps of the present one, then for good; check every slot."""
         job, rank = self.job, self.rank
         ranks = Shape(job.shape.layers, job.shape.experts, job.shape.slots, rank.world)
@@ -163,7 +153,7 @@ class _Process:
             if wrong := differing_slots(self._weights[layer], job.size, layer, row, job.precision):
                 slot = wrong[0] + self._own.start
                 raise ValueError(f"slot {slot} of layer {layer} does not hold expert {row[wrong[0]]} after the move")
-        return _Move(plan.changed_slots, self._gib(plan), median(alone), commit_s, beside_s, slow_down)
+        return Move(plan.changed_slots, self._gib(plan), median(alone), commit_s, beside_s, slow_down)
 
     def check(self, outputs: list[Tensor]) -> float:
         """The worst error of the first own tokens, relative to the largest value of the reference."""

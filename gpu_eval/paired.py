@@ -94,13 +94,9 @@ def paired_timing(
 
     Raises ValueError without pairs.
     """
-    steady = [pair for pair in pairs if same_clock(pair.candidate_mhz, pair.baseline_mhz)]
+    steady = _steady(pairs)
     kept = steady or list(pairs)
-    ratios = [pair.ratio for pair in kept]
-    ratio = median(ratios)
-    # One pair has no spread: nothing is known about how well its ratio repeats.
-    low, high = bootstrap_interval(ratios, seed=seed) if len(ratios) > 1 else (0.0, float("inf"))
-    resolution = (high - low) / 2 / ratio
+    ratio, low, high, resolution = _ratio(kept, seed)
     notes = []
     if not steady:
         notes.append(f"the SM clock changed in all of {len(pairs)} pairs, none was dropped")
@@ -124,6 +120,19 @@ def paired_timing(
         candidate_events=Timing.of(events[0], seed) if events[0] else None,
         baseline_events=Timing.of(events[1], seed) if events[1] else None,
     )
+
+
+def _steady(pairs: Sequence[Pair]) -> list[Pair]:
+    return [pair for pair in pairs if same_clock(pair.candidate_mhz, pair.baseline_mhz)]
+
+
+def _ratio(pairs: Sequence[Pair], seed: int) -> tuple[float, float, float, float]:
+    """`ratio`, `ratio_low`, `ratio_high` and `resolution` of a `PairedTiming` of these pairs."""
+    ratios = [pair.ratio for pair in pairs]
+    ratio = median(ratios)
+    # One pair has no spread: nothing is known about how well its ratio repeats.
+    low, high = bootstrap_interval(ratios, seed=seed) if len(ratios) > 1 else (0.0, float("inf"))
+    return ratio, low, high, (high - low) / 2 / ratio
 
 
 def secret_pattern(shape: Sequence[int], mean: float, seed: Sequence[int]) -> IntArray:
@@ -153,7 +162,7 @@ def collect(
     while len(done) < pairs or (
         len(done) < MOST * pairs
         and clock() - begun < limit_s * 1e9
-        and paired_timing(done, seed=seed).resolution > RESOLUTION
+        and _ratio(_steady(done) or done, seed)[3] > RESOLUTION
     ):
         seconds: tuple[list[float], list[float]] = ([], [])
         clocks: tuple[list[float], list[float]] = ([], [])

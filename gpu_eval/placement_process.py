@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_eval.child_process import ChildProcess, ProgramError
+from gpu_eval.child_process import LOAD_S, ChildProcess, ProgramError
 from gpu_eval.frames import parse_array
 from gpu_eval.moe_policies import Ask, Ints
 from gpu_eval.results import Kind
@@ -22,6 +22,7 @@ from gpu_eval.statistics import median
 
 LAUNCHER = (sys.executable, "-m", "gpu_eval.placement_child")
 NULL_ROUNDS = 9
+STEP_S = 60.0
 CLOCK = time.perf_counter
 
 
@@ -31,12 +32,9 @@ class PlacementProcess(ChildProcess):
     Every method raises ProgramError.
     """
 
-    def __init__(
-        self, source: Path, *, launcher: Sequence[str] = LAUNCHER, load_s: float = 120.0, step_s: float = 60.0
-    ) -> None:
+    def __init__(self, source: Path, *, launcher: Sequence[str] = LAUNCHER) -> None:
         super().__init__(source.stem, launcher, {})
         self._source = source.resolve()
-        self._load_s, self._step_s = load_s, step_s
 
     def null(self, load_window: Ints, placement: Ints) -> float:
         """Seconds of a step that nothing is done in, before the program's source is executed."""
@@ -44,15 +42,14 @@ class PlacementProcess(ChildProcess):
 
     def load(self, config: dict[str, Any]) -> None:
         """Execute the program's source and its `init`."""
-        self._ask(self._load_s, {"do": "load", "path": str(self._source), "config": config})
+        self._ask(LOAD_S, {"do": "load", "path": str(self._source), "config": config})
 
     def step(self, load_window: Ints, placement: Ints) -> tuple[dict[str, NDArray[Any]], float]:
         """What it decided, unchecked, by name; and the seconds between question and answer."""
         return self._round("step", load_window, placement)
 
     def _round(self, do: str, load_window: Ints, placement: Ints) -> tuple[dict[str, NDArray[Any]], float]:
-        channel = self._open()
-        with self._guarded(self._step_s):
+        with self._guarded(STEP_S) as channel:
             began = CLOCK()
             channel.send({"do": do})
             channel.send_array(load_window)

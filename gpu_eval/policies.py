@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gpu_eval.invariants import IntArray
+from gpu_eval.maps import maps
 
 Maps = tuple[Tensor, Tensor, Tensor]
 Program = Callable[[Tensor, int, int, int, int], Maps]
@@ -152,17 +153,8 @@ def inverse_maps(phy2log: Tensor, experts: int) -> tuple[Tensor, Tensor]:
 
     Both int64 on the map's device. The map's values must be 0 to experts - 1.
     """
-    placed = phy2log.to(torch.int64)
-    layers, slots = placed.shape
-    counts = torch.zeros(layers, experts, dtype=torch.int64, device=placed.device)
-    counts.scatter_add_(1, placed, torch.ones_like(placed))
-    owners, order = torch.sort(placed, dim=1, stable=True)
-    begins = torch.cumsum(counts, 1) - counts
-    rank = torch.arange(slots, device=placed.device) - begins.gather(1, owners)
-    width = int(counts.max())
-    log2phy = torch.full((layers, experts * width), -1, dtype=torch.int64, device=placed.device)
-    log2phy.scatter_(1, owners * width + rank, order)
-    return log2phy.view(layers, experts, width), counts
+    log2phy, counts = maps(phy2log.to("cpu", torch.int64).numpy(), experts)
+    return torch.from_numpy(log2phy).to(phy2log.device), torch.from_numpy(counts).to(phy2log.device)
 
 
 def keep_slots(phy2log: Tensor, old: Tensor, gpus: int) -> Tensor:

@@ -11,7 +11,7 @@ in half of its rounds, since on a busy machine single rounds are held up outside
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_eval.child_process import ProgramError
-from gpu_eval.clocks import ClockLog, ask_gpu
+from gpu_eval.clocks import ClockLog
 from gpu_eval.findings import Findings
 from gpu_eval.invariants import PlacementError, check_placement
 from gpu_eval.paired import PairedTiming, Seed, Track, collect, paired_timing, probe_cache, secret_pattern
@@ -49,7 +49,6 @@ def measure_program(
     threads: int = 1,
     device: str | None = None,
     launcher: Sequence[str] = LAUNCHER,
-    ask_clocks: Callable[[str], str] = ask_gpu,
 ) -> PairedTiming:
     """Time the program in `source` against `baseline` on loads like `weights` [layers, experts], at least one.
 
@@ -80,7 +79,7 @@ def measure_program(
             _Side(process, shape, draw, layout, calls, found)
             for process, layout, found in zip(measured, layouts, findings, strict=True)
         ]
-        clocks = ClockLog(measured[0].gpu, ask_clocks) if measured[0].gpu else None
+        clocks = ClockLog(measured[0].gpu) if measured[0].gpu else None
 
         def leg(which: int, values: Seed) -> tuple[list[float], float | None]:
             return [sides[which].round(values)], clocks.read() if clocks else None

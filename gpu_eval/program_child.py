@@ -21,9 +21,8 @@ from gpu_eval.call_watch import CallWatch
 from gpu_eval.child_loop import Reply, Request, load_program, serve, take_connection
 from gpu_eval.findings import Findings
 from gpu_eval.frames import Channel, parse_array
-from gpu_eval.paired import secret_pattern
 from gpu_eval.tensors import check_tensors
-from gpu_eval.timing import gpu_name
+from gpu_eval.timing import fresh, gpu_name
 
 CLOCK = time.perf_counter_ns
 MOST_INPUT = 1 << 30
@@ -94,10 +93,8 @@ class Child:
             lambda: time.sleep(REST_S),
             verify=lambda outputs, weight: check_tensors(outputs, weight, self._device),
         )
-        mean = float(base.double().mean())
         for number in range(INSPECTED):
-            pattern = torch.from_numpy(secret_pattern(tuple(base.shape), mean, (int(request["seed"]), number)))
-            weight = base + pattern.to(base.device, base.dtype)
+            weight = fresh(base, self._device, (int(request["seed"]), number))
             watch.before(weight)
             outputs = program(weight, *arguments)
             self._synchronize()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_eval.child_process import ChildProcess, one_line
+from gpu_eval.child_process import LOAD_S, ChildProcess, one_line
 from gpu_eval.frames import FrameError, parse_array
 from gpu_eval.paired import Track
 from gpu_eval.shapes import Shape
@@ -77,8 +77,6 @@ class ProgramProcess(ChildProcess):
         device: str | None = None,
         launcher: Sequence[str] = LAUNCHER,
         threads: int = 1,
-        start_s: float = 120.0,
-        load_s: float = 120.0,
         call_s: float = 60.0,
     ) -> None:
         self.source = Path(source).resolve()
@@ -86,8 +84,8 @@ class ProgramProcess(ChildProcess):
         self.gpu = ""
         """How nvidia-smi knows the GPU that it runs on, once it is up; empty on the host."""
         where = device or ("cpu" if track == "host" else "cuda")
-        super().__init__(self.source.stem, launcher, {"device": where}, threads, start_s)
-        self._load_s, self._call_s = load_s, call_s
+        super().__init__(self.source.stem, launcher, {"device": where}, threads)
+        self._call_s = call_s
         self._pristine = True
         self._ready = False
 
@@ -105,7 +103,7 @@ class ProgramProcess(ChildProcess):
         figures = []
         for outputs in ([(kind, (1,)) for kind, _ in layout], layout):
             self._ask(self._call_s, {"do": "prepare", "count": len(weights), "outputs": _plain(outputs)})
-            done = [self._round(self._call_s, {"do": "null"}, weights, _bytes(outputs)) for _ in range(rounds + 2)]
+            done = [self._round({"do": "null"}, weights, _bytes(outputs)) for _ in range(rounds + 2)]
             # The first two find cold memory.
             figures.append((done[-1].output_bytes, [each.wall_s for each in done[2:]]))
         (small, fast), (large, slow) = figures
@@ -114,10 +112,10 @@ class ProgramProcess(ChildProcess):
     def load(self) -> None:
         """Execute the program's source."""
         self._pristine = False
-        self._ask(self._load_s, {"do": "load", "path": str(self.source)})
+        self._ask(LOAD_S, {"do": "load", "path": str(self.source)})
         self._ready = True
 
-    def call(self, weights: Sequence[NDArray[Any]], shape: Shape, limit_s: float | None = None) -> Round:
+    def call(self, weights: Sequence[NDArray[Any]], shape: Shape) -> Round:
         """Run it on each of `weights` [layers, experts] in turn. All outputs are kept by it until all calls are done.
 
         Outputs are plain arrays of numbers, not yet checked: `gpu_eval.invariants.check_placement` does.
@@ -125,14 +123,13 @@ class ProgramProcess(ChildProcess):
         self._need_program()
         request = {"do": "call", "count": len(weights), "arguments": _arguments(shape)}
         widest = shape.layers * shape.experts * (shape.slots - shape.experts + 1)
-        return self._round(limit_s or self._call_s, request, weights, 8 * max(widest, shape.layers * shape.slots))
+        return self._round(request, weights, 8 * max(widest, shape.layers * shape.slots))
 
     def inspect(self, weight: NDArray[Any], shape: Shape, seed: int = 0) -> tuple[str, ...]:
         """What it does besides its answer (`gpu_eval.findings`), as seen from within its process: good against
         mistakes; a program that tampers with its process can hide it."""
         self._need_program()
-        channel = self._open()
-        with self._guarded(self._load_s):
+        with self._guarded(LOAD_S) as channel:
             channel.send({"do": "inspect", "arguments": _arguments(shape), "seed": seed})
             channel.send_array(weight)
             answer = channel.receive()
@@ -142,9 +139,8 @@ class ProgramProcess(ChildProcess):
         self._refuse(answer)
         return tuple(one_line(sentence) for sentence in found[:20])
 
-    def _round(self, limit_s: float, request: dict[str, Any], weights: Sequence[NDArray[Any]], most: int) -> Round:
-        channel = self._open()
-        with self._guarded(limit_s):
+    def _round(self, request: dict[str, Any], weights: Sequence[NDArray[Any]], most: int) -> Round:
+        with self._guarded(self._call_s) as channel:
             begin = CLOCK()
             channel.send(request)
             for weight in weights:

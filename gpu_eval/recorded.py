@@ -21,6 +21,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .shapes import Shape
 from .workloads import LoadTrace
 
 MAX_BYTES = 1 << 30
@@ -61,6 +63,15 @@ def load_recorded(path: str | Path, entries_per_window: int | None = None) -> li
         raise ValueError(f"{path}: {error.strerror or 'cannot be read'}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def fitted(shapes: Sequence[Shape], trace: LoadTrace, path: Path) -> list[Shape]:
+    """Those of `shapes` with as many experts as `trace`, read from `path`, and with its layers. ValueError for none."""
+    fitting = [replace(shape, layers=trace.layers) for shape in shapes if shape.experts == trace.experts]
+    if not fitting:
+        known = ", ".join(sorted({str(shape.experts) for shape in shapes}, key=int))
+        raise ValueError(f"{path}: {trace.name} has {trace.experts} experts, the shapes asked for {known}")
+    return fitting
 
 
 def save_recorded(path: str | Path, traces: Sequence[LoadTrace]) -> None:

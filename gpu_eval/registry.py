@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .error_text import typed_line
 from .maps import maps
 from .shapes import Shape
 
@@ -54,8 +55,7 @@ class Baseline:
         try:
             return importlib.import_module(f"gpu_eval.baselines.{self.name}")
         except Exception as error:  # numba, for one, raises its own kinds on a numpy or Python that it does not know
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise ValueError(f"{self.name} cannot be loaded: {text}") from error
+            raise ValueError(f"{self.name} cannot be loaded: {typed_line(error, 200)}") from error
 
 
 BASELINES: dict[str, Baseline] = {

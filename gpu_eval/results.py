@@ -193,9 +193,9 @@ class Results:
 
 def to_json(results: Results) -> str:
     """The text of a results file; ValueError, one line naming the place, for what the format does not allow."""
-    plain = {"format": FORMAT} | asdict(results)
-    _value(Results, asdict(results), "results")
-    return json.dumps(plain, indent=1, allow_nan=False) + "\n"
+    plain = asdict(results)
+    _value(Results, plain, "results")
+    return json.dumps({"format": FORMAT} | plain, indent=1, allow_nan=False) + "\n"
 
 
 def from_json(text: str) -> Results:

@@ -251,7 +251,7 @@ def _several(device: Device) -> str:
         warm_up=1,
     )
     result = measure_placements(job, world, device, timeout_s=60.0 + 10.0 * world)
-    moved = result.timings[1].moved_slots
+    moved = result.timings[1].move.slots
     seen = f"{result.backend}, {world} processes: {moved} slots moved, outputs off by {result.output_error:.1e} at most"
     return seen if world > 1 else f"{seen}; one GPU: nothing went from one to another"
 

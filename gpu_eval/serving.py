@@ -34,9 +34,9 @@ from .serving_rules import (
     ServingConfig,
     ServingResult,
     check_decision,
-    equal_split,
 )
 from .serving_timeline import Timeline
+from .token_split import even_split
 from .workloads import LoadTrace
 
 __all__ = [
@@ -48,7 +48,8 @@ __all__ = [
     "ServingConfig",
     "ServingResult",
     "check_decision",
-    "equal_split",
+    "driven",
+    "even_split",
     "play",
     "serve",
     "window_tokens",
@@ -90,22 +91,33 @@ def play(
 
     Raises ValueError, one line that names the window, for a placement or split that is none.
     """
-    game = serve(trace, config, costs, initial, seed)
-    try:
-        window, observation = 0, next(game)
-        while True:
-            began = time.perf_counter()
-            answer = decide(*observation)
-            seconds = time.perf_counter() - began if decision_s is None else decision_s
-            placement, split = answer if isinstance(answer, tuple) else (answer, None)
-            try:
-                decision = check_decision(placement, split, observation[1], config.shape, seconds)
-            except ValueError as error:
-                raise ValueError(f"window {window}: {error}") from error
-            window, observation = window + 1, game.send(decision)
-    except StopIteration as end:
-        result: ServingResult = end.value
-        return result
+
+    def ask(loads: Ints, current: Ints) -> Decision:
+        began = time.perf_counter()
+        answer = decide(loads, current)
+        seconds = time.perf_counter() - began if decision_s is None else decision_s
+        placement, split = answer if isinstance(answer, tuple) else (answer, None)
+        return check_decision(placement, split, current, config.shape, seconds)
+
+    return driven(serve(trace, config, costs, initial, seed), ask)
+
+
+def driven(
+    game: Generator[Observation, Decision, ServingResult], ask: Callable[[Ints, Ints], Decision]
+) -> ServingResult:
+    """Play `serve` to its end under what `ask` decides. Its ValueError is raised again with the window in front."""
+    window, decision = 0, None
+    while True:
+        try:
+            observation = next(game) if decision is None else game.send(decision)
+        except StopIteration as end:
+            result: ServingResult = end.value
+            return result
+        try:
+            decision = ask(*observation)
+        except ValueError as error:
+            raise ValueError(f"window {window}: {error}") from error
+        window += 1
 
 
 def window_tokens(trace: LoadTrace, window: int, config: ServingConfig, seed: int) -> Ints:

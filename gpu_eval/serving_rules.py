@@ -159,10 +159,3 @@ def _checked_split(split: object, placement: Ints, shape: Shape) -> Floats:
 
 def _type_of(value: object) -> str:
     return f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-
-
-def equal_split(placement: Ints, experts: int) -> Floats:
-    """Equal shares [L, P] of each expert's copies."""
-    cells = placement + np.arange(len(placement))[:, None] * experts
-    copies = np.bincount(cells.ravel(), minlength=len(placement) * experts)
-    return np.asarray(1.0 / copies[cells], np.float64)

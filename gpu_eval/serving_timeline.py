@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .balance import gpu_loads
-from .serving_rules import Costs, Decision, Floats, Ints, ServingConfig, ServingResult, equal_split
+from .serving_rules import Costs, Decision, Floats, Ints, ServingConfig, ServingResult
+from .token_split import even_split
 
 
 @dataclass(slots=True, eq=False)
@@ -128,8 +129,8 @@ class Timeline:
         if self.split is not None or change.split is not None:
             experts = self.config.shape.experts
             if self.split is None:
-                self.split = equal_split(self.placement, experts)
-            wanted = change.split if change.split is not None else equal_split(change.placement, experts)
+                self.split = even_split(self.placement, experts)
+            wanted = change.split if change.split is not None else even_split(change.placement, experts)
             self.split[ready] = wanted[ready]
         self.placement[ready] = change.placement[ready]
 

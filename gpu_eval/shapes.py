@@ -55,6 +55,11 @@ class Shape:
         )
 
     @property
+    def ungrouped(self) -> Shape:
+        """The same problem with experts free to lie on any GPU: one group, one node."""
+        return Shape(self.layers, self.experts, self.slots, self.gpus)
+
+    @property
     def name(self) -> str:
         """Such as `58x256-288/32/4/8`: layers x experts - slots / GPUs / nodes / groups."""
         return f"{self.layers}x{self.experts}-{self.slots}/{self.gpus}/{self.nodes}/{self.groups}"

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpu_eval.call_watch import CallWatch, thread_ids
-from gpu_eval.clocks import ClockLog, ask_gpu
+from gpu_eval.call_watch import CallWatch
+from gpu_eval.clocks import ClockLog
 from gpu_eval.findings import Findings
 from gpu_eval.paired import PairedTiming, Seed, Timing, Track, collect, paired_timing, probe_cache, secret_pattern
 
@@ -40,8 +40,6 @@ class Instruments:
     clock: Callable[[], int] = time.perf_counter_ns
     """Nanoseconds. Bound before any program is imported, so that none can put its own in place."""
     rest: Callable[[], None] = field(default=lambda: time.sleep(REST_S))
-    threads: Callable[[], frozenset[int]] = thread_ids
-    ask_clocks: Callable[[str], str] = ask_gpu
 
 
 def time_pairs(
@@ -104,7 +102,7 @@ class _Bench:
         self.device = device
         self.instruments = instruments
         self.cuda = device.type == "cuda"
-        self.clocks = ClockLog(gpu_name(device), instruments.ask_clocks) if self.cuda else None
+        self.clocks = ClockLog(gpu_name(device)) if self.cuda else None
 
     def draw(self, seed: Seed) -> Tensor:
         return fresh(self.inputs[sum(seed) % len(self.inputs)], self.device, seed)
@@ -121,7 +119,7 @@ class _Side:
         self._bench = bench
         self.findings = Findings(who)
         self._program = program
-        self._watch = CallWatch(self.findings, bench.instruments.rest, bench.instruments.threads, verify)
+        self._watch = CallWatch(self.findings, bench.instruments.rest, verify=verify)
 
     def call(self, seed: Seed, watched: bool = False) -> float:
         """Seconds of one call on a load of its own."""

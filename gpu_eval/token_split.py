@@ -25,9 +25,10 @@ SETTLED = 1e-9
 
 
 def even_split(phy2log: NDArray[Any], experts: int) -> Floats:
-    """Equal shares for all copies. Raises ValueError, one line, as `maps` does."""
-    counts = maps(phy2log, experts)[1]
-    return np.asarray(1.0 / np.take_along_axis(counts, phy2log, axis=1), np.float64)
+    """Equal shares for all copies; the placement must have been checked before."""
+    cells = phy2log + np.arange(len(phy2log))[:, None] * experts
+    copies = np.bincount(cells.ravel(), minlength=len(phy2log) * experts)
+    return np.asarray(1.0 / copies[cells], np.float64)
 
 
 def water_filling(phy2log: NDArray[Any], weight: NDArray[Any], gpus: int, sweeps: int = SWEEPS) -> Floats:

@@ -92,7 +92,7 @@ class BuildCache:
 
         Raises UnkeepableError, also when a link or nothing at all is in the folder's place.
         """
-        partial = self._folder / f"{_PARTIAL}{os.getpid()}-{secrets.token_hex(8)}"
+        partial = self._new_partial()
         try:
             folder = os.open(built, _FOLDER_FLAGS)
             try:
@@ -120,6 +120,9 @@ class BuildCache:
     def discard(self, partial: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
+    def _new_partial(self) -> Path:
+        return self._folder / f"{_PARTIAL}{os.getpid()}-{secrets.token_hex(8)}"
+
     def _make_room(self, newest: str) -> None:
         entries: list[tuple[float, int, Path]] = []
         for path in self._folder.iterdir():
@@ -135,7 +138,7 @@ class BuildCache:
                 return
             if path.name != newest:
                 with contextlib.suppress(OSError):
-                    doomed = self._folder / f"{_PARTIAL}{os.getpid()}-{secrets.token_hex(8)}"
+                    doomed = self._new_partial()
                     os.rename(path, doomed)  # at once: nobody links half of it
                     shutil.rmtree(doomed, ignore_errors=True)
                     total -= size

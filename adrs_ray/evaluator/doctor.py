@@ -45,17 +45,8 @@ def jail_report() -> list[tuple[str, bool, str]]:
         secret = Path(folder, "secret.txt")
         secret.write_text("not for candidates", encoding="utf-8")
         judge = _ProbeJudge({"secret": str(secret), "worker": os.getpid()})
-        Path(folder, "adapter.py").write_text(_ADAPTER, encoding="utf-8")
-        task = Task(
-            spec=TaskSpec(name="doctor", summary="probes", entry=("probe",), limits=Limits(case_timeout_s=20.0)),
-            folder=Path(folder).resolve(),
-            kind="native",
-            seed_source=_PROBES.read_text(encoding="utf-8"),
-            adapter_path=Path(folder, "adapter.py"),
-            judge_factory=lambda: judge,
-        )
         try:
-            verdict = evaluate_once(task, task.seed_source, "train", EvaluatorConfig(slots=1))
+            verdict = _probed(folder, _PROBES.read_text(encoding="utf-8"), judge, Limits(case_timeout_s=20.0))
         except UsageError as error:
             return [("strict", False, str(error))]
     if not isinstance(verdict, Evaluation):
@@ -91,17 +82,22 @@ def _on_device(device_memory_mb: int) -> Verdict:
     """Of a program that makes a CUDA context and holds it for a while."""
     limits = Limits(case_timeout_s=120.0, memory_mb=16_384, threads=64, device_memory_mb=device_memory_mb)
     with tempfile.TemporaryDirectory(prefix="adrs-doctor-") as folder:
-        Path(folder, "adapter.py").write_text(_ADAPTER, encoding="utf-8")
-        judge = _ProbeJudge({})
-        task = Task(
-            spec=TaskSpec(name="doctor", summary="a GPU", entry=("probe",), limits=limits, gpus=1.0),
-            folder=Path(folder).resolve(),
-            kind="native",
-            seed_source=_DEVICE_PROBE,
-            adapter_path=Path(folder, "adapter.py"),
-            judge_factory=lambda: judge,
-        )
-        return evaluate_once(task, task.seed_source, "train", EvaluatorConfig(slots=1))
+        return _probed(folder, _DEVICE_PROBE, _ProbeJudge({}), limits, gpus=1.0)
+
+
+def _probed(folder: str, source: str, judge: _ProbeJudge, limits: Limits, gpus: float = 0.0) -> Verdict:
+    """Of a probe, as a program of a task that is made in the folder. Raises UsageError."""
+    adapter = Path(folder, "adapter.py")
+    adapter.write_text(_ADAPTER, encoding="utf-8")
+    task = Task(
+        spec=TaskSpec(name="doctor", summary="probes", entry=("probe",), limits=limits, gpus=gpus),
+        folder=Path(folder).resolve(),
+        kind="native",
+        seed_source=source,
+        adapter_path=adapter,
+        judge_factory=lambda: judge,
+    )
+    return evaluate_once(task, source, "train", EvaluatorConfig(slots=1))
 
 
 _DEVICE_MB = 4096

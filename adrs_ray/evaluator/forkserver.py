@@ -32,7 +32,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -121,7 +121,7 @@ def _role(config: dict[str, Any], adapter: ModuleType, terms: dict[str, Any]) ->
         memory_mb=terms["memory_mb"],
         scratch_mb=terms["scratch_mb"],
         processes=terms["processes"],
-        devices=config["watch_memory"],
+        devices=bool(config["devices"]),
         confined_by=config["confined_by"],
     )
     program = child.Program(
@@ -136,7 +136,7 @@ def _role(config: dict[str, Any], adapter: ModuleType, terms: dict[str, Any]) ->
         builds=terms is not config,
     )
     # each process of a build has its rlimit, but there may be many
-    resident = terms["memory_mb"] * 2**20 if config["watch_memory"] or terms is not config else None
+    resident = terms["memory_mb"] * 2**20 if jail.devices or terms is not config else None
     return Role(jail, program, Caps(terms["processes"], config["threads"], resident))
 
 
@@ -265,36 +265,35 @@ class Server:
         """A child that goes straight to its program."""
         role = self._building if message["build"] else self._judged
         assert role is not None
+        jail, program, cpu_s = role.jail, role.program, message["cpu_s"]
+        return self._begin(lambda parent, setup: child.main(jail, program, parent, cpu_s, [*fds, setup]), role.caps)
+
+    def _begin(self, live: Callable[[int, int], None], caps: Caps) -> Watch:
+        """A child that lives as told; `live` gets our process id and the child's end of the set-up socket."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            child.main(role.jail, role.program, parent, message["cpu_s"], [*fds, theirs.detach()])
+            live(parent, theirs.detach())
         theirs.close()
-        return Watch(pid, ours, role.caps, self._aside)
+        return Watch(pid, ours, caps, self._aside)
 
     def _add_spare(self, scratch: str) -> None:
         """Fork a spare and wait until it is ready. Our worker asks for it between candidates."""
         self._end_the_dead()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         jail = replace(self._judged.jail, scratch=scratch)
         program = replace(self._judged.program, scratch=scratch)
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            child.main_of_spare(jail, program, parent, theirs.detach())
-        theirs.close()
-        send_message(self._control, {"op": "preparing", "pid": pid})
-        watch = Watch(pid, ours, self._judged.caps, self._aside)
+        watch = self._begin(lambda parent, setup: child.main_of_spare(jail, program, parent, setup), self._judged.caps)
+        send_message(self._control, {"op": "preparing", "pid": watch.pid})
         self._supervise(watch, until_prepared=True)
         ended = f"it was killed in prepare(): {watch.reason}" if watch.reason else "it died in prepare()"
         error = None if watch.prepared_cpu_s is not None else watch.setup_error or ended
         if error is None:
             self._spares.append(_Spare(watch, scratch))
-            self._aside.add(pid)
+            self._aside.add(watch.pid)
         else:
             self._end(watch)
-        send_message(self._control, {"op": "spared", "pid": pid, "error": error})
+        send_message(self._control, {"op": "spared", "pid": watch.pid, "error": error})
 
     def _hand_over(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[Watch, str | None] | None:
         """Give the program to come to the spare that has waited longest; None when all have died."""

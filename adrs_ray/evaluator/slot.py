@@ -20,10 +20,7 @@ from typing import Any
 from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import processes
 from adrs_ray.evaluator.builds import BUILD_FILES, BUILD_PROGRAMS, BUILT, BUILT_MB, BuildCache
-from adrs_ray.evaluator.channel import (
-    receive_message,
-    send_message,
-)
+from adrs_ray.evaluator.channel import receive_message, send_message
 from adrs_ray.evaluator.confinement import BOOTSTRAP, Confinement, clean_environment
 from adrs_ray.evaluator.device_memory import watch_of
 from adrs_ray.evaluator.scratch import Scratch
@@ -258,7 +255,6 @@ def _settings(task: Task, confinement: Confinement, scratch: Scratch) -> dict[st
         "confined_by": "bubblewrap" if confinement.bubblewrap else "",
         "devices": confinement.devices.visible,
         "nodes": confinement.devices.nodes,
-        "watch_memory": bool(confinement.devices.visible),
         "ours": str(repository_root()),
         "scratch": str(scratch.path),
         "scratch_home": str(scratch.home),

@@ -16,6 +16,7 @@ from adrs_ray.errors import UsageError
 from adrs_ray.evaluator import EvaluationJob, Evaluator
 from adrs_ray.evaluator.gpus import DeviceTurns, groups_of, visible_devices
 from adrs_ray.evaluator.local import LocalEvaluator
+from adrs_ray.stages_here import way_out
 from adrs_ray.task import Stage, Task
 
 
@@ -122,11 +123,9 @@ def local_evaluator(task: Task, config: EvaluatorConfig, stages: Collection[str]
         if stage.gpus:
             groups = groups_of(devices, stage)[: config.gpu_slots]
             if not groups:
-                before = [each.name for each in task.spec.stages if not each.gpus]
                 raise UsageError(
                     f"stage {stage.name} of task {task.name} needs {stage.gpus:g} GPU{'s' if stage.gpus > 1 else ''}, "
-                    f"this machine shows {len(devices) or 'none'}"
-                    + (f"; a search can end with stage {before[-1]}: --last-stage {before[-1]}" if before else "")
+                    f"this machine shows {len(devices) or 'none'}{way_out(task.spec.stages)}"
                 )
             by_stage[stage.name] = GpuSlots(task, config, stage, groups, turns)
     return StagedEvaluator(by_stage, wanted[-1].name)

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from adrs_ray.errors import UsageError
+
 from . import interpreter, landlock, processes
 from .builds import BUILD_FILES, BUILD_PROGRAMS
 from .confined import KILLED, MEMORY_MB, THREADS, exit_code, open_descriptors
@@ -26,7 +28,7 @@ from .jail import Jail, enter, open_rules
 from .libc import PR_SET_CHILD_SUBREAPER, machine_numbers, prctl
 from .privileges import NOBODY, limit_memory
 from .scratch import Scratch, sweep_abandoned
-from .watch import end_child, end_descendants
+from .watch import Caps, end_child, end_descendants, excess
 
 _SCRATCH_MB = 512
 _TICK_S = 0.05
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(_NO_JAIL)
     try:
         access = device_access(options.devices)
-    except Exception as error:  # one line for whoever called; the type is not importable there
+    except (UsageError, OSError) as error:
         print(f"confined: {error}", file=sys.stderr)
         raise SystemExit(_NO_JAIL) from None
     sweep_abandoned()
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
             return
         for fd in inherited - {2}:
             os.close(fd)
-        code = _watch(pid, options, scratch, watch_memory=bool(access.visible))
+        code = _watch(pid, options, scratch, watch_memory=jail.devices)
     finally:
         if pid:
             end_descendants()
@@ -153,26 +155,19 @@ def _hide_this_project() -> None:
 
 def _watch(pid: int, options: argparse.Namespace, scratch: Scratch, watch_memory: bool) -> int:
     """Until the program has ended, or must: its exit code."""
-    base_bytes = processes.held_bytes(os.getpid())
+    resident_bytes = options.memory_mb * 2**20 if watch_memory else None
+    caps, base_bytes = Caps(options.processes, options.threads, resident_bytes), processes.held_bytes(os.getpid())
+    told = {
+        "processes": f"{options.processes} processes",
+        "threads": f"{options.threads} threads",
+        "memory": f"{options.memory_mb} MB of memory",
+    }
     pidfd = os.pidfd_open(pid)
     while not select.select([pidfd], [], [], _TICK_S)[0]:
         members = processes.descendants(os.getpid())
-        excess = _excess(members, options, base_bytes if watch_memory else None)
-        if excess is None and scratch.exceeds(_SCRATCH_MB * 2**20, members):
-            excess = f"more than {_SCRATCH_MB} MB of files written"
-        if excess is not None:
-            print(f"confined: killed: {excess}", file=sys.stderr)
+        passed = excess(members, caps, base_bytes)
+        if passed is not None or scratch.exceeds(_SCRATCH_MB * 2**20, members):
+            more = f"{_SCRATCH_MB} MB of files written" if passed is None else told[passed]
+            print(f"confined: killed: more than {more}", file=sys.stderr)
             break
     return exit_code(end_child(pid, ())[0])
-
-
-def _excess(members: Sequence[int], options: argparse.Namespace, base_bytes: int | None) -> str | None:
-    if len(members) > 1 + 2 * options.processes:
-        return f"more than {options.processes} processes"
-    if any(processes.thread_count(pid) > 2 * options.threads for pid in members):
-        return f"more than {options.threads} threads"
-    if base_bytes is not None:
-        grown = sum(max(0, processes.held_bytes(pid) - base_bytes) for pid in members)
-        if grown > options.memory_mb * 2**20:
-            return f"more than {options.memory_mb} MB of memory"
-    return None

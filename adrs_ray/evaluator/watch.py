@@ -49,38 +49,37 @@ class Watch:
         self._caps = caps
         self._aside = aside
         self._base_bytes = self._held_bytes(os.getpid())
-        self._words = 0
+        self._heard = False
         self._layers: list[str] = []
         self.setup_error: str | None = "it died before it was jailed"
         self._denied: Counter[str] = Counter()
         self._names = {number: name for name, number in (machine_numbers() or {}).items()}
 
-    def hear(self) -> None:
+    def hear(self) -> bool:
         """Take the next word of the child: that it stands in the jail, with the listener; that it is ready for a
-        program; what went wrong. It may also have died without a word."""
+        program; what went wrong. False when it has died without one."""
         received = receive_message(self.setup)
         if received is None:
-            return
-        self._words += 1
+            return False
+        self._heard = True
         message, fds = received
         self.setup_error = message.get("error")
         self._layers = message.get("layers", self._layers)
         self.prepared_cpu_s = message.get("prepared_cpu_s")
         if fds:
             self.listener = fds[0]
+        return True
 
     def hear_last_words(self) -> None:
         """What a child that has ended said before."""
         while not self.settled and select.select([self.setup], [], [], 0)[0]:
-            before = self._words
-            self.hear()
-            if self._words == before:
+            if not self.hear():
                 return
 
     @property
     def settled(self) -> bool:
         """Whether it has said all that it will before it has a program."""
-        return self.prepared_cpu_s is not None or (self._words > 0 and self.setup_error is not None)
+        return self.prepared_cpu_s is not None or (self._heard and self.setup_error is not None)
 
     def begin(self) -> None:
         """It gets a program: what was denied until now is not the program's, nor what memory it has."""
@@ -134,23 +133,12 @@ class Watch:
         return 0 if self._caps.resident_bytes is None else processes.held_bytes(pid)
 
     def check_use(self) -> None:
-        """The watchdog, at every tick: more than twice the caps on what runs, or more memory than allowed, ends it.
-
-        Where there is no listener it is the only cap on threads. Twice, as the listener counts what exists: forks
-        and clones that are under way at once can pass it together.
-        """
+        """The watchdog, at every tick: an excess ends it. Where there is no listener it is the only cap on threads."""
         members = self._members()
         for pid in members:
             if pid != self.pid:
                 _reap(pid)
-        if len(members) > 1 + 2 * self._caps.processes:
-            self.reason = "processes"
-        elif any(processes.thread_count(pid) > 2 * self._caps.threads for pid in members):
-            self.reason = "threads"
-        elif self._caps.resident_bytes is not None:
-            grown = (max(0, self._held_bytes(pid) - self._base_bytes) for pid in members)
-            if sum(grown) > self._caps.resident_bytes:
-                self.reason = "memory"
+        self.reason = excess(members, self._caps, self._base_bytes) or self.reason
 
     def report(self) -> dict[str, Any]:
         return {
@@ -172,6 +160,23 @@ class Watch:
         self.stop_answering()
         os.close(self.pidfd)
         self.setup.close()
+
+
+def excess(members: Collection[int], caps: Caps, base_bytes: int) -> str | None:
+    """`processes`, `threads` or `memory`: what a child and all it started have more of than twice its cap, or of memory
+    than the cap; None when nothing. `base_bytes`: what each had when the watch began.
+
+    Twice, as the listener counts what exists: forks and clones that are under way at once can pass it together.
+    """
+    if len(members) > 1 + 2 * caps.processes:
+        return "processes"
+    if any(processes.thread_count(pid) > 2 * caps.threads for pid in members):
+        return "threads"
+    if caps.resident_bytes is not None:
+        grown = (max(0, processes.held_bytes(pid) - base_bytes) for pid in members)
+        if sum(grown) > caps.resident_bytes:
+            return "memory"
+    return None
 
 
 def end_child(pid: int, aside: Collection[int]) -> tuple[int, float]:

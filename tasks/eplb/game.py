@@ -180,7 +180,7 @@ def verified(answer: Any, problem: Problem, where: str) -> Placement:
     try:
         check_placement(phy2log, log2phy, counts, problem.shape)
     except PlacementError as error:
-        kind = MalformedOutput if error.kind in ("type", "dtype", "shape") else InvalidOutput
+        kind = MalformedOutput if error.malformed else InvalidOutput
         raise kind(f"{where}: {error}") from None
     placed: Placement = phy2log.astype(np.int64)
     if problem.grouped and (away := group_violations(placed, problem.shape)).any():

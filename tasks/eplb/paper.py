@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from adrs_ray.task import Case, CaseResult, Combined, Split, UsageError, data_file, read_spec
+from adrs_ray.task import Case, CaseResult, Combined, Split, UsageError
 
-from .recorded import SHAPE, SPEC, windows
+from .recorded import SHAPE, recorded_file, windows
 
 _SIZES = [SHAPE.slots, SHAPE.groups, SHAPE.nodes, SHAPE.gpus]
 
@@ -30,7 +30,7 @@ class Public:
         """All transitions in one case. Raises UsageError for any split but `test`, and without the recorded file."""
         if split != "test":
             raise UsageError(f"eplb: paper scoring knows the split test only (recorded loads), not {split}")
-        path = data_file(read_spec(SPEC).data[0])
+        path = recorded_file()
         if path is None:
             raise UsageError("eplb: paper scoring needs eplb_deepseek_loads.npz: run `adrs data pull eplb`")
         return [Case("test-recorded", 9_290, None, tuple(pairwise(windows(path))))]

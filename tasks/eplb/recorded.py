@@ -22,12 +22,17 @@ SHAPE = SHAPES[0]
 SPEC = Path(__file__).with_name("task.yaml")
 
 
+def recorded_file() -> Path | None:
+    """The file, where it is here. Raises UsageError when one of its name is there with another content."""
+    return data_file(read_spec(SPEC).data[0])
+
+
 def recorded_problem() -> Problem | None:
     """The seven transitions in the order of the file; None where the file is not here.
 
     Raises UsageError when a file of that name is there with another content.
     """
-    path = data_file(read_spec(SPEC).data[0])
+    path = recorded_file()
     if path is None:
         return None
     transitions = tuple(transition(now, following, SHAPE) for now, following in pairwise(windows(path)))
@@ -42,7 +47,7 @@ def windows(path: Path) -> tuple[Loads, ...]:
 
 def note() -> str | None:
     """A line where the file is not here."""
-    spec = read_spec(SPEC)
-    if data_file(spec.data[0]) is not None:
+    if recorded_file() is not None:
         return None
+    spec = read_spec(SPEC)
     return f"judged without recorded loads: {spec.data[0].file} is not here (`adrs data pull {spec.name}` fetches it)"

@@ -16,6 +16,7 @@ from typing import cast
 
 from adrs_ray.task import CaseResult, Combined, RewardHacking, Split, quality
 from gpu_eval.balance import measure
+from gpu_eval.statistics import geometric_mean
 
 from .game import Placement, Played
 from .problems import Problem, Transition, problems
@@ -146,8 +147,8 @@ def combined(results: Sequence[CaseResult], device: str, floor_s: float) -> Comb
         "combined": score,
         "quality": mean_quality,
         "time_credit": mean_credit,
-        f"{device}_ms": 1e3 * _geometric_mean([seconds[result.case] for result in ordinary]),
-        "baseline_ms": _geometric_mean([result.metrics["baseline_ms"] for result in ordinary]),
+        f"{device}_ms": 1e3 * geometric_mean([seconds[result.case] for result in ordinary]),
+        "baseline_ms": geometric_mean([result.metrics["baseline_ms"] for result in ordinary]),
         **quality(judged, "quality"),
         "score_bound": 1.0,
         **_leaderboard(ordinary, seconds, ""),
@@ -207,10 +208,6 @@ def _refuse_lies(timed: Sequence[CaseResult], transport: Transport) -> None:
             lies.append(f"{result.case}: {m['told_ms']:.1f} ms told, {net_ms:.1f} ms passed")
     if len(lies) >= 2:
         raise RewardHacking(f"the program's clock does not tell the time: {lies[0]}; {lies[1]}")
-
-
-def _geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(fmean(math.log(value) for value in values))
 
 
 def _table(results: Sequence[CaseResult], seconds: Mapping[str, float]) -> str:

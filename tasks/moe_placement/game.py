@@ -17,7 +17,6 @@ from gpu_eval.serving import Decision, ServingResult, check_decision, serve
 from .scenario import Ints, Scenario, initial_placement, told, trace_of
 
 NULL_ROUNDS = 7
-_MALFORMED = ("type", "dtype", "shape")
 
 
 def play(scenario: Scenario) -> Generator[Any, Any, dict[str, Any]]:
@@ -74,6 +73,6 @@ def _decision(answer: Any, current: Ints, scenario: Scenario, window: int, secon
     try:
         return check_decision(placement, split, current, scenario.shape, seconds)
     except PlacementError as error:
-        kind = MalformedOutput if error.kind in _MALFORMED else InvalidOutput
+        kind = MalformedOutput if error.malformed else InvalidOutput
         said = str(error).replace("physical_to_logical", "the placement")
         raise kind(f"window {window}: {said}") from error

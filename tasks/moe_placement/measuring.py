@@ -11,30 +11,19 @@ from functools import lru_cache
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from gpu_eval.row_budget import Rows
 from gpu_eval.serving import ServingResult
 from gpu_eval.shapes import ExpertSize
 
 from .scenario import Scenario, trace_of
 
 if TYPE_CHECKING:
-    from gpu_eval.moe_layer import Mode
     from gpu_eval.moe_ranks import MoeRanks
 
 
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How much of a case is measured; as `gpu_eval.moe_rows.Rows`, which needs torch."""
-
-    mode: Mode
-    windows: int
-    layers: int
-    budget_s: float
-    """For the candidate's rows of a case, and as much for the same rows of the initial placement."""
-
-
-SCREENING = Effort("screening", windows=4, layers=2, budget_s=2.0)
+SCREENING = Rows(windows=4, layers=2, budget_s=2.0, mode="screening")
 """15 s or so for a candidate on the four cases of train; ranks that matter by the model, and some at random."""
-FINAL = Effort("final", windows=1_000, layers=2, budget_s=12.0)
+FINAL = Rows(windows=1_000, layers=2, budget_s=12.0)
 """All windows, all ranks, as far as the budget reaches: 90 s or so on train. Rows are taken in a seeded order."""
 
 
@@ -56,7 +45,8 @@ class Measurer:
     On a machine with several GPUs `cuda` is the first one that this process sees.
     """
 
-    effort: Effort
+    rows: Rows
+    """Of a case, for the candidate, and as much for the same rows of the initial placement."""
     device: str = "cuda"
     size: ExpertSize | None = None
     """Of the experts that run; None: the case's own. Another one makes sense where no GPU is, to try the path."""
@@ -65,15 +55,14 @@ class Measurer:
 
     def measure(self, scenario: Scenario, result: ServingResult, never: ServingResult) -> Pair:
         """Raises ValueError, one line, when the device is not there or holds too little."""
-        from gpu_eval.moe_rows import Rows, measure_rows
+        from gpu_eval.moe_rows import measure_rows
 
-        config, effort = scenario.config, self.effort
-        rows = Rows(effort.windows, effort.layers, effort.budget_s, effort.mode)
+        config = scenario.config
         with _ON_DEVICE:
             ranks = _ranks(
                 self.size or config.size, config.shape.slots_per_gpu, self.device, self.precision or config.precision
             )
-            both = measure_rows(trace_of(scenario), (result, never), scenario.costs, ranks, rows, scenario.seed)
+            both = measure_rows(trace_of(scenario), (result, never), scenario.costs, ranks, self.rows, scenario.seed)
         errors = [each.model_error for each in both if each.model_error is not None]
         return Pair(both[0].ratio, both[1].ratio, len(both[0].rank_s), fmean(errors) if errors else 0.0)
 

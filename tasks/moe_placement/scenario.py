@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpu_eval.batched_lpt import without_groups
 from gpu_eval.communication import NETWORKS
-from gpu_eval.cost_model import constants
+from gpu_eval.cost_model import PHASES, constants
 from gpu_eval.serving import Phase, ServingConfig
 from gpu_eval.serving_brief import brief
 from gpu_eval.serving_costs import ModelCosts
@@ -40,7 +40,7 @@ class Scenario:
     seed: int
     size: str = "deepseek_v3"
     tokens_per_gpu: int = 0
-    """0: 4096 in prefill, 128 in decode."""
+    """0: those of the phase (`cost_model.PHASES`): 4096 in prefill, 128 in decode."""
     samples: int = 2
     layout: Literal["balanced", "plain"] = "balanced"
     """What lies there at first: balanced for the first window's loads, or experts in the order of their numbers."""
@@ -50,7 +50,7 @@ class Scenario:
 
     @property
     def config(self) -> ServingConfig:
-        tokens = self.tokens_per_gpu or {"prefill": 4096, "decode": 128}[self.phase]
+        tokens = self.tokens_per_gpu or PHASES[self.phase].tokens_per_gpu
         return ServingConfig(self.shape, EXPERT_SIZES[self.size], self.phase, tokens, self.window_steps)
 
     @property

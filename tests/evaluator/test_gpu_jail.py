@@ -45,8 +45,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_driver(tmp_path / "machine")
 
 
-def judge(folder: Path, source: str, limits: str, devices: str = "0") -> Verdict:
-    task = write_task(folder / "task", limits=limits, extra="gpus: 1", timeout_s=20)
+def judge(folder: Path, source: str, limits: str, devices: str = "0", processes: int = 0) -> Verdict:
+    task = write_task(folder / "task", limits=limits, extra="gpus: 1", timeout_s=20, processes=processes)
 
     async def once() -> Verdict:
         async with LocalEvaluator(task, ONE, ["full"], devices) as evaluator:
@@ -123,13 +123,7 @@ def solve(x):
     time.sleep(3)
     return float(x.sum())
 """
-    task = write_task(tmp_path / "task", limits=USES_GPUS, extra="gpus: 1", timeout_s=20, processes=2)
-
-    async def once() -> Verdict:
-        async with LocalEvaluator(task, ONE, ["full"], "0") as evaluator:
-            return await evaluator.evaluate(EvaluationJob("a", shares, "validation"))
-
-    verdict = asyncio.run(once())
+    verdict = judge(tmp_path, shares, USES_GPUS, processes=2)
     assert isinstance(verdict, Failure)
     assert verdict.kind == FailureKind.MEMORY
 

@@ -41,7 +41,7 @@ def test_every_pair_is_computed_once_where_its_slot_is(layer: tuple[int, int, np
     world, experts, choices, phy2log = layer
     slots = deal_evenly(choices, phy2log, experts)
     gates = np.arange(choices.size, dtype=np.float32).reshape(choices.shape)
-    plans = plan_exchange(slots, gates, world, len(phy2log) // world)
+    plans = [plan_exchange(slots, gates, index, world, len(phy2log) // world) for index in range(world)]
     block = len(choices) // world
     per_process = len(phy2log) // world
     seen = []
@@ -68,7 +68,7 @@ def test_every_pair_is_computed_once_where_its_slot_is(layer: tuple[int, int, np
 
 def test_split_sizes_count_a_token_once_per_process() -> None:
     slots = np.array([[0, 1], [0, 3], [2, 3], [1, 2]])
-    first, second = plan_exchange(slots, np.ones((4, 2), dtype=np.float32), 2, 2)
+    first, second = (plan_exchange(slots, np.ones((4, 2), dtype=np.float32), index, 2, 2) for index in range(2))
     assert (first.send_splits, first.receive_splits) == ((2, 1), (2, 1))
     assert (second.send_splits, second.receive_splits) == ((1, 2), (1, 2))
     assert first.slot_tokens.tolist() == [2, 2]
@@ -79,4 +79,4 @@ def test_what_cannot_be_planned_is_refused() -> None:
     with pytest.raises(ValueError, match="expert 2 has no slot"):
         deal_evenly(np.array([[2]]), np.array([0, 1]), 3)
     with pytest.raises(ValueError, match="3 tokens are no multiple of 2 processes"):
-        plan_exchange(np.zeros((3, 1), dtype=np.int64), np.ones((3, 1), dtype=np.float32), 2, 1)
+        plan_exchange(np.zeros((3, 1), dtype=np.int64), np.ones((3, 1), dtype=np.float32), 0, 2, 1)

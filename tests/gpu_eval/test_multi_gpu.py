@@ -22,6 +22,7 @@ from gpu_eval.multi_gpu import (  # noqa: E402
     result_rows,
 )
 from gpu_eval.multi_gpu_job import MultiGpuJob, hidden_block  # noqa: E402
+from gpu_eval.multi_gpu_process import Move  # noqa: E402
 from gpu_eval.ranks import RankError, run_ranks  # noqa: E402
 from gpu_eval.results import Interval  # noqa: E402
 from gpu_eval.shapes import EXPERT_SIZES, Shape  # noqa: E402
@@ -86,17 +87,17 @@ def test_outputs_are_those_of_one_process_under_every_placement(world: int, gpus
 
 def _moves_are_the_plan(one: MultiGpuJob, world: int, result: MultiGpuResult) -> None:
     width = 2 if one.precision == "bf16" else 4
-    assert (result.timings[0].moved_slots, result.timings[0].copy_s) == (0, None)
+    assert (result.timings[0].move.slots, result.timings[0].move.copy_s) == (0, None)
     for index in range(1, len(one.placements)):
         old, new = one.placements[index - 1][1], one.placements[index][1]
         plan = plan_moves(old, new, replace(one.shape, gpus=world))
-        timing = result.timings[index]
-        assert timing.moved_slots == (old != new).sum()
+        move = result.timings[index].move
+        assert move.slots == (old != new).sum()
         busiest = max(int((plan.target == process).sum()) for process in range(world))
-        assert timing.moved_gib * 2**30 == busiest * TINY.weights * width
-        assert timing.copy_s is not None
-        assert timing.copy_s > 0
-        assert timing.slow_down is None
+        assert move.gib * 2**30 == busiest * TINY.weights * width
+        assert move.copy_s is not None
+        assert move.copy_s > 0
+        assert move.slow_down is None
     assert result.notes == (UNPROVEN, SEQUENTIAL)
 
 
@@ -155,7 +156,11 @@ def finished(backend: str, world: int, slow_down: float | None) -> MultiGpuResul
     """A result with steps of 1, 3 and 2 s."""
     timings = [
         PlacementTiming(
-            f"p{index}", Interval(step, step, step), np.ones((1, 2)), index, 0.5, 0.1, 0.1, None, slow_down, None
+            f"p{index}",
+            Interval(step, step, step),
+            np.ones((1, 2)),
+            Move(index, 0.5, 0.1, 0.1, None, slow_down),
+            None,
         )
         for index, step in enumerate([1.0, 3.0, 2.0])
     ]

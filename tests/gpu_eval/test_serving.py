@@ -16,7 +16,7 @@ from gpu_eval.serving import (
     ServingConfig,
     ServingResult,
     check_decision,
-    equal_split,
+    even_split,
     play,
     serve,
     window_tokens,
@@ -41,7 +41,7 @@ class OneSecondAToken:
     copy_s: float = 4.0
 
     def layer_seconds(self, placement, split, tokens):
-        shares = equal_split(placement, self.shape.experts) if split is None else split
+        shares = even_split(placement, self.shape.experts) if split is None else split
         slots = np.stack([np.take_along_axis(sample, placement, axis=1) for sample in tokens]) * shares
         return slots.reshape(*slots.shape[:2], self.shape.gpus, -1).sum(axis=3).max(axis=2)
 

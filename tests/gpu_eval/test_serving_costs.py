@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gpu_eval.batched_lpt import hierarchical, without_groups
 from gpu_eval.communication import Network, move_seconds, plan_moves
 from gpu_eval.cost_model import constants, step_seconds
-from gpu_eval.serving import ServingConfig, equal_split, play
+from gpu_eval.serving import ServingConfig, even_split, play
 from gpu_eval.serving_costs import ModelCosts, copy_seconds, least_seconds
 from gpu_eval.shapes import EXPERT_SIZES, Shape
 from gpu_eval.workloads import REGIMES, LoadTrace, generate
@@ -123,7 +123,7 @@ def test_steps_of_many_samples_are_those_of_each_alone() -> None:
     rng = np.random.default_rng(0)
     placement = placements(SHAPE, rng)
     tokens = rng.integers(0, 900, (4, SHAPE.layers, SHAPE.experts))
-    together = served().layer_seconds(placement, equal_split(placement, SHAPE.experts), tokens)
+    together = served().layer_seconds(placement, even_split(placement, SHAPE.experts), tokens)
     for sample in range(4):
         alone = step_seconds(MODEL, NETWORK, placement, tokens[sample], SHAPE)
         np.testing.assert_allclose(together[sample], alone.layer_s)

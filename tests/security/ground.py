@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.evaluator.tiny_task import CANARY, write_task
-from tests.security.variants import Slot, listening_interpreter, one_slot, readable_interpreter
+from tests.security.variants import Slot, interpreter_of, one_slot
 
 
 @dataclass
@@ -69,11 +69,7 @@ def open_ground(variant: str) -> Iterator[Ground]:
         (outside / "secret").write_text("s3cr3t")
         (outside / "secret").chmod(0o666)
         task = write_task(root / "task", timeout_s=3.0)
-        python = None
-        if variant == "dropped user":
-            python = readable_interpreter(root / "python")
-        elif variant == "no listener":
-            python = listening_interpreter(root)
+        python = interpreter_of(variant, root)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ADRS_TEST_SECRET", "s3cr3t")
             with one_slot(task, variant, python) as slot:

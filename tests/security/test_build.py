@@ -16,7 +16,7 @@ from adrs_ray.evaluator import processes
 from adrs_ray.evaluator.builds import BuildCache
 from tests.evaluator.tiny_task import ADAPTER, SEED, write_task
 from tests.security.ground import unavailable
-from tests.security.variants import VARIANTS, Slot, listening_interpreter, one_slot, readable_interpreter
+from tests.security.variants import VARIANTS, Slot, interpreter_of, one_slot
 
 BUILDS = ADAPTER + '\n\ndef build(program, folder):\n    getattr(program, "build", print)(folder)\n'
 HEAD = "import os, socket, subprocess, time\n"
@@ -39,13 +39,9 @@ def build(folder):
 
 @contextmanager
 def a_slot(variant: str, root: Path) -> Iterator[Slot]:
-    python = None
-    if variant == "dropped user":
-        python = readable_interpreter(root / "python")
-    elif variant == "no listener":
-        python = listening_interpreter(root)
     limits = "build_timeout_s: 10, build_memory_mb: 512, build_processes: 4"
-    with one_slot(write_task(root / "task", adapter=BUILDS, limits=limits), variant, python) as slot:
+    task = write_task(root / "task", adapter=BUILDS, limits=limits)
+    with one_slot(task, variant, interpreter_of(variant, root)) as slot:
         yield slot
 
 

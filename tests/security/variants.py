@@ -115,3 +115,10 @@ def one_slot(
         yield Slot(evaluator, chosen[0])
     finally:
         asyncio.run(evaluator.close())
+
+
+def interpreter_of(variant: str, root: Path) -> str | None:
+    """The interpreter with which `one_slot` makes a variant, put into the folder; None: the usual one."""
+    if variant == "dropped user":
+        return readable_interpreter(root / "python")
+    return listening_interpreter(root) if variant == "no listener" else None

@@ -380,8 +380,8 @@ def test_judging_by_the_model_needs_no_torch() -> None:
 @pytest.mark.parametrize("mode", ["screening", "final"])
 def test_the_measuring_stages_run_on_a_cpu_with_tiny_experts(mode: str) -> None:
     pytest.importorskip("torch")
-    effort = MEASURING.Effort(mode, windows=2, layers=2, budget_s=60.0)
-    measurer = MEASURING.Measurer(effort, device="cpu", size=EXPERT_SIZES["tiny"], precision="fp32")
+    rows = MEASURING.Rows(windows=2, layers=2, budget_s=60.0, mode=mode)
+    measurer = MEASURING.Measurer(rows, device="cpu", size=EXPERT_SIZES["tiny"], precision="fp32")
     judge = JUDGE.Measured(measurer, {"train": (replace(PREFILL, tokens_per_gpu=64), DECODE)})
     results = []
     for case in judge.cases("train"):
