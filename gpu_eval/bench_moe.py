@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_eval.batched_lpt import without_groups
+from gpu_eval.bench_several import several
 from gpu_eval.calibration import calibrate
 from gpu_eval.communication import NETWORKS
 from gpu_eval.cost_model import PHASES, CostModel, constants
@@ -29,7 +30,7 @@ from gpu_eval.moe_policies import POLICIES, Policy
 from gpu_eval.moe_ranks import MoeRanks
 from gpu_eval.moe_rows import Measured, measure_rows
 from gpu_eval.recorded import fitted, load_recorded
-from gpu_eval.results import Device, Fidelity, MoePlacementRow, Phase, RankLatency, Results
+from gpu_eval.results import Device, Fidelity, MoePlacementRow, MultiGpuRow, Phase, RankLatency, Results
 from gpu_eval.row_budget import Rows
 from gpu_eval.serving import ServingConfig, ServingResult, driven, serve
 from gpu_eval.serving_costs import ModelCosts
@@ -115,6 +116,7 @@ def run(options: MoeOptions, told: Told = lambda line: None) -> Results:
         moe_placement=tuple(bench.rows),
         rank_latencies=tuple(bench.latencies),
         fidelity=tuple(bench.fidelity),
+        multi_gpu=bench.multi_gpu,
     )
 
 
@@ -157,6 +159,7 @@ class _Bench:
         self.rows: list[MoePlacementRow] = []
         self.latencies: list[RankLatency] = []
         self.fidelity: list[Fidelity] = []
+        self.multi_gpu: tuple[MultiGpuRow, ...] = ()
         self.unmeasured: list[str] = []
 
     def serve(self, trace: LoadTrace, shape: Shape, phase: Phase, policies: Sequence[Policy]) -> None:
@@ -201,6 +204,20 @@ class _Bench:
             f"{trace.name} {config.phase}: measured {len(measured[0].rank_s)} rows of {len(results)} programs, "
             f"rank correlation with the model {_shown(self.fidelity[-1].spearman)}"
         )
+        if config.phase == "prefill" and len(results) > 1 and not self.multi_gpu:
+            self._measure_several(served, results)
+
+    def _measure_several(self, served: Served, results: Sequence[tuple[Policy, ServingResult]]) -> None:
+        """What was in force at the end of the trace."""
+        placements = [(policy.name, result.placements[-1].astype(np.int64)) for policy, result in results]
+        trace, costs, options = served.trace, served.costs, self._options
+        found = several(
+            trace, served.config.shape, placements, costs.model, costs.network, options.device, options.seed
+        )
+        if found is not None:
+            self.multi_gpu = found.rows
+            self.fidelity.append(found.fidelity)
+            self._told(f"{trace.name} prefill: {found.rows[0].world} processes measured {len(found.rows)} placements")
 
     def _model(self, shape: Shape) -> CostModel:
         """Fitted to the GPU, or the constants of the one that the options name."""

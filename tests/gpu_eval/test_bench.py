@@ -266,8 +266,12 @@ def test_the_bench_of_placement_from_end_to_end(tmp_path):
         assert "window 0: layer 1, expert 1" in rows["lost", phase].status
     assert {latency.program for latency in results.rank_latencies} == {"never", "mine"}
     assert all(len(latency.seconds[0]) == SMALL.gpus for latency in results.rank_latencies)
-    assert [found.pairs for found in results.fidelity] == [2, 2]
+    assert [found.pairs for found in results.fidelity] == [2, 2, 2]
+    assert [found.dear for found in results.fidelity].count("2 processes, gloo") == 1
     assert "not measured" in results.settings["cost model"]
+    assert [(row.program, row.backend, row.world, row.moved_slots) for row in results.multi_gpu] == [
+        ("never", "gloo", 2, 0), ("mine", "gloo", 2, 0)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
